@@ -1,0 +1,1 @@
+"""Health records that can be checked."""

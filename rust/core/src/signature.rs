@@ -1,0 +1,4 @@
+//! Ed25519 under ZIP-215.
+
+/// A signing key (being written).
+pub struct SigningKey {}

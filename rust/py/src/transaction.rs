@@ -1,0 +1,13 @@
+//! Transactions, as Python sees them.
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+#[pyclass(frozen, module = "ehrfast._core")]
+pub struct Transaction {
+    pub inner: Arc<ehrfast_core::transaction::Transaction>,
+}
+
+pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Ok(())
+}
