@@ -37,10 +37,36 @@ def verify_signatures(public_keys: Buffer, messages: Buffer, offsets: Offsets, s
 def check_public_key(public_key: bytes) -> None: ...     # registration rule: refuses small-order and non-canonical: InvalidInputError("key.small_order" | "key.not_canonical")
 
 # ── cbor ───────────────────────────────────────────────── owner: H2
-# The strict profile of formats.md. Python types: int (-2**63..2**64-1) · bytes · str (NFC) · bool · None · tuple/list -> array
-# · Mapping[int, ...] -> map with ascending integer keys. Decoding gives tuple for arrays and MappingProxyType for maps (immutable).
-def cbor_encode(value: object) -> bytes: ...
-def cbor_decode(data: Buffer, max_bytes: int = ...) -> object: ...
+def cbor_encode(value: object) -> bytes:
+    """The one encoding of ``value`` in the strict profile that all our formats share.
+
+    Taken: int (-2**63..2**64-1), bytes, str in NFC, bool, None, tuple and list (arrays), and mappings with int keys,
+    written in key order 0, 1, 2, … -1, -2, …; at most 8 arrays and maps deep. Subclasses of int, str, bytes, tuple and
+    list (IntEnum, StrEnum, NamedTuple) count as the plain value they store.
+
+    Raises:
+        InvalidInputError: ``cbor.unsupported`` (float, set, dataclass, a key that is no int …), ``cbor.out_of_range``,
+            ``cbor.not_nfc``, ``cbor.not_utf8`` (a lone surrogate), ``cbor.too_deep``, ``cbor.key_order`` (a mapping
+            that gives one key twice); ``details["offset"]`` is the place in the output.
+
+    Source: RFC 8949 section 4.2.1, narrowed by docs/formats.md.
+    """
+
+def cbor_decode(data: Buffer, max_bytes: int = 1048576) -> object:
+    """The immutable value that encodes to exactly ``data``: tuples for arrays, ``MappingProxyType`` for maps.
+
+    Args:
+        data: one whole item.
+        max_bytes: more are refused before anything is parsed.
+
+    Raises:
+        InvalidInputError: ``cbor.too_large``, ``cbor.truncated``, ``cbor.trailing_bytes``, ``cbor.not_shortest``,
+            ``cbor.indefinite``, ``cbor.unsupported`` (float, tag, undefined), ``cbor.out_of_range``,
+            ``cbor.not_utf8``, ``cbor.not_nfc``, ``cbor.key_order``, ``cbor.too_deep``; ``details["offset"]`` is the
+            place in ``data``.
+
+    Source: RFC 8949 section 4.2.1, narrowed by docs/formats.md.
+    """
 
 # ── cose ───────────────────────────────────────────────── owner: H2
 def cose_sign(keys: Sequence[SigningKey], payload: bytes, external_aad: bytes) -> bytes: ...      # COSE_Sign (tag 98), one signature a key
