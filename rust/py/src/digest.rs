@@ -1,5 +1,78 @@
-//! (being written)
+//! Digests, derived keys and random bytes, as Python sees them.
+
+use ehrfast_core::digest::{self, Use};
+use numpy::PyArray2;
 use pyo3::prelude::*;
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use pyo3::types::PyBytes;
+
+use crate::buffer::{Buffer, Offsets, digests_to_py, exactly};
+use crate::cbor::encode_py;
+use crate::errors::raise;
+
+/// Shorter inputs are hashed faster than the GIL is given back and taken again.
+const WORTH_DETACHING: usize = 4096;
+
+fn one(py: Python<'_>, data: &[u8], hash: impl FnOnce(&[u8]) -> digest::Digest + Send) -> Py<PyBytes> {
+    let digest = if data.len() < WORTH_DETACHING { hash(data) } else { py.detach(|| hash(data)) };
+    PyBytes::new(py, &digest).unbind()
+}
+
+#[pyfunction]
+fn blake3_digest(py: Python<'_>, data: Buffer<'_>) -> PyResult<Py<PyBytes>> {
+    Ok(one(py, data.as_slice()?, digest::blake3))
+}
+
+#[pyfunction]
+fn blake3_digests<'py>(py: Python<'py>, data: Buffer<'_>, offsets: Offsets<'_>) -> PyResult<Bound<'py, PyArray2<u8>>> {
+    let items = offsets.items(&data)?;
+    digests_to_py(py, py.detach(|| digest::blake3_many(&items)))
+}
+
+#[pyfunction]
+fn sha256_digests<'py>(py: Python<'py>, data: Buffer<'_>, offsets: Offsets<'_>) -> PyResult<Bound<'py, PyArray2<u8>>> {
+    let items = offsets.items(&data)?;
+    digests_to_py(py, py.detach(|| digest::sha256_many(&items)))
+}
+
+#[pyfunction]
+#[pyo3(signature = (r#use, data))]
+fn keyed_digest(py: Python<'_>, r#use: &str, data: Buffer<'_>) -> PyResult<Py<PyBytes>> {
+    let key_use = Use::from_name(r#use).map_err(raise)?;
+    Ok(one(py, data.as_slice()?, |data| digest::keyed(key_use, &[data])))
+}
+
+#[pyfunction]
+#[pyo3(signature = (r#use, data, offsets))]
+fn keyed_digests<'py>(
+    py: Python<'py>,
+    r#use: &str,
+    data: Buffer<'_>,
+    offsets: Offsets<'_>,
+) -> PyResult<Bound<'py, PyArray2<u8>>> {
+    let key_use = Use::from_name(r#use).map_err(raise)?;
+    let items = offsets.items(&data)?;
+    digests_to_py(py, py.detach(|| digest::keyed_many(key_use, &items)))
+}
+
+#[pyfunction]
+#[pyo3(signature = (r#use, key, info))]
+fn derive<'py>(py: Python<'py>, r#use: &str, key: &[u8], info: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let key_use = Use::from_name(r#use).map_err(raise)?;
+    let key = exactly(key, "key.wrong_length")?;
+    Ok(PyBytes::new(py, &digest::derive(key_use, &key, &encode_py(info)?)))
+}
+
+#[pyfunction]
+fn random_bytes(py: Python<'_>, count: usize) -> PyResult<Bound<'_, PyBytes>> {
+    PyBytes::new_with(py, count, |out| digest::random_bytes(out).map_err(raise))
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(blake3_digest, module)?)?;
+    module.add_function(wrap_pyfunction!(blake3_digests, module)?)?;
+    module.add_function(wrap_pyfunction!(sha256_digests, module)?)?;
+    module.add_function(wrap_pyfunction!(keyed_digest, module)?)?;
+    module.add_function(wrap_pyfunction!(keyed_digests, module)?)?;
+    module.add_function(wrap_pyfunction!(derive, module)?)?;
+    module.add_function(wrap_pyfunction!(random_bytes, module)?)
 }

@@ -5,6 +5,7 @@
 use pyo3::prelude::*;
 
 mod block;
+mod buffer;
 mod bundle;
 mod cbor;
 mod checkpoint_file;
