@@ -316,8 +316,13 @@ impl<'a> Reader<'a> {
 
     /// A byte string of exactly `N` bytes.
     pub fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+        self.fixed_ref().copied()
+    }
+
+    /// The same, borrowed from the input.
+    pub fn fixed_ref<const N: usize>(&mut self) -> Result<&'a [u8; N], Error> {
         let offset = self.offset;
-        <[u8; N]>::try_from(self.bytes()?).map_err(|_| Error::Unexpected { offset })
+        <&[u8; N]>::try_from(self.bytes()?).map_err(|_| Error::Unexpected { offset })
     }
 
     /// A text string.

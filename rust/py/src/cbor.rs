@@ -8,7 +8,8 @@ use pyo3::exceptions::{PyOverflowError, PyUnicodeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyMapping, PyMappingProxy, PyString, PyTuple};
 
-use crate::errors::{Detail, Kind, Named, raise, raise_code};
+use crate::buffer::Buffer;
+use crate::errors::{Detail, Kind, Named, raise};
 
 impl Named for Error {
     fn kind(&self) -> Kind {
@@ -201,19 +202,8 @@ fn cbor_encode<'py>(py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Boun
 
 #[pyfunction]
 #[pyo3(signature = (data, max_bytes = DEFAULT_MAX_BYTES))]
-fn cbor_decode(py: Python<'_>, data: &Bound<'_, PyAny>, max_bytes: usize) -> PyResult<Py<PyAny>> {
-    with_bytes(data, |bytes| decode_within(py, bytes, max_bytes))
-}
-
-/// Lends the bytes of a `Buffer`: bytes, or a contiguous read-only numpy array of uint8.
-pub(crate) fn with_bytes<T>(data: &Bound<'_, PyAny>, work: impl FnOnce(&[u8]) -> PyResult<T>) -> PyResult<T> {
-    if let Ok(bytes) = data.cast::<PyBytes>() {
-        return work(bytes.as_bytes());
-    }
-    let array = data
-        .extract::<numpy::PyReadonlyArray1<'_, u8>>()
-        .map_err(|_| raise_code(Kind::InvalidInput, "input.not_a_buffer"))?;
-    work(array.as_slice().map_err(|_| raise_code(Kind::InvalidInput, "input.not_contiguous"))?)
+fn cbor_decode(py: Python<'_>, data: Buffer<'_>, max_bytes: usize) -> PyResult<Py<PyAny>> {
+    decode_within(py, data.as_slice()?, max_bytes)
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
