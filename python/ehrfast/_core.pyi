@@ -69,32 +69,177 @@ def cbor_decode(data: Buffer, max_bytes: int = 1048576) -> object:
     """
 
 # ── cose ───────────────────────────────────────────────── owner: H2
-def cose_sign(keys: Sequence[SigningKey], payload: bytes, external_aad: bytes) -> bytes: ...      # COSE_Sign (tag 98), one signature a key
-def cose_verify(message: Buffer, external_aad: bytes) -> tuple[bytes, tuple[bytes, ...]]: ...     # (payload, public keys whose signature holds); any bad signature raises
-def cose_sign1(key: SigningKey, payload: bytes, external_aad: bytes) -> bytes: ...                # COSE_Sign1 (tag 18)
-def cose_verify1(message: Buffer, external_aad: bytes) -> tuple[bytes, bytes]: ...                # (payload, public key)
+def cose_sign(keys: Sequence[SigningKey], payload: bytes, external_aad: bytes) -> bytes:
+    """A tagged COSE_Sign by all of ``keys``, one signature a key, in ascending order of the public keys.
+
+    Raises:
+        InvalidInputError: ``cose.no_signer``, ``cose.signer_order`` (one key twice).
+
+    Source: RFC 9052 section 4.1, RFC 9864.
+    """
+
+def cose_verify(message: Buffer, external_aad: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+    """What a COSE_Sign says and who signed it, once every one of its signatures has been found to hold.
+
+    Which keys must be among the signers is for the caller to check.
+
+    Args:
+        message: at most 1 MiB.
+        external_aad: the use the signatures were made for.
+
+    Returns:
+        (payload, public keys of the signers in ascending order).
+
+    Raises:
+        VerificationError: ``signature.invalid``; ``details["position"]`` is the first that does not hold.
+        InvalidInputError: ``cose.malformed`` (``details["reason"]`` is the code of the CBOR fault, ``"offset"`` its
+            place), ``cose.no_signer``, ``cose.signer_order``.
+
+    Source: RFC 9052 section 4.1, RFC 9864; ZIP-215.
+    """
+
+def cose_sign1(key: SigningKey, payload: bytes, external_aad: bytes) -> bytes:
+    """A tagged COSE_Sign1 with the public key as kid; the same input gives the same bytes.
+
+    Source: RFC 9052 section 4.2, RFC 9864.
+    """
+
+def cose_verify1(message: Buffer, external_aad: bytes) -> tuple[bytes, bytes]:
+    """What a COSE_Sign1 of at most 1 MiB says and who signed it, once its signature has been found to hold.
+
+    Returns:
+        (payload, public key of the signer).
+
+    Raises:
+        VerificationError: ``signature.invalid``.
+        InvalidInputError: ``cose.malformed``, details as for ``cose_verify``.
+
+    Source: RFC 9052 section 4.2, RFC 9864; ZIP-215.
+    """
 
 # ── transaction ────────────────────────────────────────── owner: H2
 @final
-class Transaction:           # decoded, immutable; holds the received bytes
-    id: bytes; sender: bytes; chain_id: str; contract: str; method: str; lane: int; expires: int; salt: bytes
-    attachments: tuple[tuple[bytes, bytes], ...]      # (pack root, wraps root)
+class Transaction:
+    """A decoded, immutable transaction and the bytes it was received as; equal when those bytes are.
+
+    That an object exists says its form is right. Only ``admit_transactions`` and ``admit_decoded`` say that its
+    signature holds. The repr shows id, contract and method alone.
+    """
+
     @property
-    def args(self) -> Mapping[int, object]: ...       # decoded at each access (cache is the caller's)
+    def id(self) -> bytes:
+        """BLAKE3 of the Sig_structure, 32 bytes: of what was signed, not of the signature."""
+
     @property
-    def received(self) -> bytes: ...
+    def sender(self) -> bytes:
+        """The public key that signed it, 32 bytes."""
+
     @property
-    def received_digest(self) -> bytes: ...           # SHA-256 of received
-    def __len__(self) -> int: ...                     # bytes received
+    def chain_id(self) -> str:
+        """The chain it is for."""
+
+    @property
+    def contract(self) -> str:
+        """The contract it calls."""
+
+    @property
+    def method(self) -> str:
+        """And the method of that contract."""
+
+    @property
+    def args(self) -> Mapping[int, object]:
+        """The arguments, immutable, decoded anew at each access."""
+
+    @property
+    def lane(self) -> int:
+        """0 emergency, 1 urgent, 2 routine: as claimed by the sender."""
+
+    @property
+    def expires(self) -> int:
+        """Block time in Unix milliseconds from which it can no longer be applied."""
+
+    @property
+    def salt(self) -> bytes:
+        """16 random bytes."""
+
+    @property
+    def attachments(self) -> tuple[tuple[bytes, bytes], ...]:
+        """(pack root, wraps root) of each pack that travels with it, 32 bytes each."""
+
+    @property
+    def received(self) -> bytes:
+        """The bytes as received, never re-encoded."""
+
+    @property
+    def received_digest(self) -> bytes:
+        """SHA-256 of ``received``."""
+
+    def __len__(self) -> int:
+        """Bytes received."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
 def sign_transaction(key: SigningKey, chain_id: str, contract: str, method: str, args: Mapping[int, object], *,
                      lane: int, expires: int, salt: bytes | None = None,
-                     attachments: Sequence[tuple[bytes, bytes]] = ()) -> Transaction: ...
-def sign_transactions(key: SigningKey, chain_id: str, contract: str, method: str, args: Sequence[Mapping[int, object]], *, lane: int, expires: int) -> list[Transaction]: ...
-def decode_transaction(received: Buffer) -> Transaction: ...            # strict; signature NOT checked; InvalidInputError("transaction.…")
-def admit_transactions(received: Sequence[bytes], chain_id: str, max_bytes: int = 65536) -> list[Transaction | str]: ...
-    # decode + chain id + signature batch, GIL released, order kept; a str is the stable code of a refused item:
-    # transaction.malformed · transaction.too_large · transaction.wrong_chain · signature.invalid …
-def admit_decoded(transactions: Sequence[Transaction], chain_id: str, max_bytes: int) -> list[str | None]: ...  # the same checks for objects already decoded (None = admitted)
+                     attachments: Sequence[tuple[bytes, bytes]] = ()) -> Transaction:
+    """Encodes and signs one transaction.
+
+    Args:
+        key: the sender's.
+        chain_id: 1..50 of ``a-z 0-9 -``.
+        contract: 1..64 of ``a-z 0-9 _ .``, a letter first.
+        method: likewise.
+        args: at most six containers deep below the map itself.
+        lane: 0 emergency, 1 urgent, 2 routine.
+        expires: Unix milliseconds, at most 2**63-1.
+        salt: 16 bytes nobody can foresee; drawn afresh when left out.
+        attachments: (pack root, wraps root), 32 bytes each.
+
+    Raises:
+        InvalidInputError: ``transaction.malformed`` (``details["field"]`` is the field of the payload at fault),
+            ``transaction.too_large`` (above 320 KiB), ``transaction.salt_length``,
+            ``transaction.attachment_length``; the codes of ``cbor_encode`` for the arguments.
+
+    Source: docs/formats.md, Transaction.
+    """
+
+def sign_transactions(key: SigningKey, chain_id: str, contract: str, method: str, args: Sequence[Mapping[int, object]],
+                      *, lane: int, expires: int) -> list[Transaction]:
+    """Signs one transaction for each of ``args``, each under a fresh salt, on the pool with the GIL released.
+
+    Raises:
+        InvalidInputError: as ``sign_transaction``, at the first at fault; then none is signed.
+    """
+
+def decode_transaction(received: Buffer) -> Transaction:
+    """Reads a transaction of at most 320 KiB strictly. Its signature is NOT checked.
+
+    Raises:
+        InvalidInputError: ``transaction.malformed`` (``details`` hold ``"field"``, or ``"reason"`` with the code of the
+            CBOR fault and ``"offset"`` in message or payload), ``transaction.too_large``.
+
+    Source: docs/formats.md, Transaction.
+    """
+
+def admit_transactions(received: Sequence[bytes], chain_id: str, max_bytes: int = 65536) -> list[Transaction | str]:
+    """Decodes and checks a batch: form, size, chain, signature. No item stops another; order is kept.
+
+    Decoding and hashing run on the pool, then all signatures are judged as one batch, with the GIL released
+    throughout; each gets the verdict it would get alone.
+
+    Args:
+        received: one transaction each.
+        chain_id: the only chain they may be for.
+        max_bytes: the cap of one transaction; above 320 KiB it has no effect.
+
+    Returns:
+        For each item the transaction, or the stable code it is refused with: ``transaction.malformed``,
+        ``transaction.too_large``, ``transaction.wrong_chain``, ``signature.invalid``.
+    """
+
+def admit_decoded(transactions: Sequence[Transaction], chain_id: str, max_bytes: int) -> list[str | None]:
+    """The checks of ``admit_transactions`` for objects already decoded; None = admitted, else the code."""
 
 # ── log (RFC 6962) ─────────────────────────────────────── owner: H3
 @final

@@ -27,8 +27,10 @@ const CHAIN_ID: u8 = 1;
 const CONTRACT: u8 = 2;
 const METHOD: u8 = 3;
 const ARGS: u8 = 4;
-const LANE: u8 = 5;
-const EXPIRES: u8 = 6;
+/// Key of the lane in the payload.
+pub const LANE: u8 = 5;
+/// Key of the expiry in the payload.
+pub const EXPIRES: u8 = 6;
 const SALT: u8 = 7;
 const ATTACHMENTS: u8 = 8;
 
