@@ -344,19 +344,90 @@ def wrap_kids(wraps: Buffer) -> list[tuple[bytes, bytes, str, bytes]]: ...   # (
 
 # ── bundle ─────────────────────────────────────────────── owner: H6
 @final
-class Resources:             # what one JSON document holds, original bytes kept; arrays in entry order
-    kind: str                # "Bundle:transaction" … or "resource"
-    def __len__(self) -> int: ...
+class Resources:
+    """What one FHIR R4 JSON document holds: each resource as the range of bytes it was received in.
+
+    Lists and arrays are in entry order and of equal length, without the entries that were refused. Texts (ids, URLs,
+    references) are what JSON says, escapes resolved; nothing else is changed.
+    """
+
     @property
-    def data(self) -> bytes: ...
+    def kind(self) -> str:
+        """``"Bundle:<type>"`` for a Bundle, ``"resource"`` for a single resource, ``"ndjson"`` for lines."""
+
+    def __len__(self) -> int:
+        """How many resources were taken."""
+
     @property
-    def spans(self) -> NDArray[np.uint64]: ...                          # n x 2 byte ranges of the resources in data
-    def content(self, i: int) -> bytes: ...
-    def rows(self) -> list[tuple[str, str | None, str | None, str | None, str | None]]: ...  # (type, id, fullUrl, patient reference as written, request method)
-    def rejected(self) -> list[tuple[int, str]]: ...                    # (entry number, code): entries that hold no usable resource
-def split_resources(data: Buffer, *, max_resource_bytes: int = 16 * 2**20) -> Resources: ...
-def split_ndjson(data: Buffer, *, max_resource_bytes: int = ...) -> Resources: ...     # a block of whole lines
-def describe_resource(data: Buffer) -> tuple[str, str | None, str | None]: ...         # (type, id, patient reference)
+    def data(self) -> bytes:
+        """The document, the same object when it was given as ``bytes``."""
+
+    @property
+    def spans(self) -> NDArray[np.uint64]:
+        """n x 2 byte ranges ``[start, end)`` of the resources in ``data``; read-only, fits ``seal_records``."""
+
+    @property
+    def entries(self) -> NDArray[np.uint64]:
+        """n entry numbers (line numbers for NDJSON), 0-based, ascending; read-only."""
+
+    def content(self, index: int, /) -> bytes:
+        """The bytes of one resource as received. Raises IndexError."""
+
+    def rows(self) -> list[tuple[str, str | None, str | None, str | None, str | None]]:
+        """(type, id, fullUrl, patient reference, request method) of each resource.
+
+        The patient reference is the one of the element that names whom the resource is about (``subject``,
+        ``patient``, ``beneficiary``, ``for`` …), as written; where a type has several such places or the first is
+        absent, the first reference that is a Patient's by its words, its ``type`` or the entry its fullUrl finds.
+        A Patient gives ``Patient/<id>``, without id its fullUrl. A Group and types about nobody give None.
+        Source: FHIR R4 Patient compartment definition and search parameters.
+        """
+
+    def request_urls(self) -> list[str | None]:
+        """``entry.request.url`` of each resource."""
+
+    def rejected(self) -> list[tuple[int, str]]:
+        """(entry number, code) of each refused entry, ascending.
+
+        Codes: ``fhir.entry_without_resource``, ``fhir.not_fhir``, ``fhir.unknown_type``, ``fhir.invalid_id``,
+        ``fhir.invalid_full_url``, ``fhir.duplicate_key``, ``fhir.duplicate_full_url``, ``fhir.duplicate_id``,
+        ``fhir.too_deep``, ``fhir.resource_too_large``; for NDJSON also ``fhir.invalid_json``, ``fhir.invalid_utf8``.
+        Of two entries that collide the later one is refused; the same id with equal bytes, or with another
+        ``meta.versionId``, does not collide, and in a history nothing does.
+        """
+
+def split_resources(data: Buffer, *, max_resource_bytes: int = 16 * 2**20) -> Resources:
+    """Splits a Bundle of any type, or takes a single resource, in one pass with the GIL released.
+
+    Nesting counts from each resource and is at most 64 deep. A Bundle inside a Bundle stays one resource.
+
+    Raises:
+        InvalidInputError: the document as a whole is refused, with the byte ``offset`` where known:
+            ``fhir.invalid_utf8``, ``fhir.invalid_json`` (also for a byte order mark), ``fhir.not_fhir``,
+            ``fhir.invalid_bundle`` (unknown ``type``, ``entry`` no array), ``fhir.duplicate_key``; a single resource
+            also with the codes of ``Resources.rejected``, ``fhir.resource_too_large`` with ``bytes, limit_bytes``.
+
+    Source: RFC 8259; FHIR R4 2.36 (Bundle), rule bdl-7.
+    """
+
+def split_ndjson(data: Buffer, *, max_resource_bytes: int = 16 * 2**20) -> Resources:
+    """Splits a block of whole NDJSON lines, one resource a line; the last line feed may be absent.
+
+    Blank lines are passed over. A bad line is refused by itself and listed by ``rejected``; nothing is raised. A line
+    that holds a Bundle is one resource of type Bundle: give its content to ``split_resources``.
+
+    Source: FHIR Bulk Data, NDJSON.
+    """
+
+def describe_resource(data: Buffer, *, max_resource_bytes: int = 16 * 2**20) -> tuple[str, str | None, str | None]:
+    """(type, id, patient reference) of one resource, with the checks of ``split_resources``.
+
+    Without a Bundle around it, a ``urn:uuid`` reference counts as the patient's only in the element that names whom
+    the resource is about.
+
+    Raises:
+        InvalidInputError: as ``split_resources``.
+    """
 
 # ── segments, state database, key store, checkpoint file ─ owner: H5
 @final

@@ -9,6 +9,7 @@ pub mod cbor;
 pub mod cose;
 pub mod digest;
 pub mod envelope;
+mod fhir_types;
 pub mod merkle;
 pub mod pool;
 pub mod signature;
