@@ -4,11 +4,11 @@
 use std::sync::OnceLock;
 
 use blake3::hazmat::HasherExt as _;
-use sha2::Digest as _;
 use thiserror::Error;
 use zeroize::Zeroize;
 
 use crate::pool;
+use crate::simd::{self, Blake3Mode, GROUP, Lanes, sha256_plain};
 
 /// Any 32-byte hash.
 pub type Digest = [u8; 32];
@@ -35,12 +35,6 @@ pub enum DigestError {
         offset: u64,
         /// Bytes of data.
         length: usize,
-    },
-    /// The offsets leave bytes before the first or behind the last item.
-    #[error("{count} bytes belong to no item")]
-    BytesOutsideItems {
-        /// How many.
-        count: usize,
     },
     /// The operating system gave no random bytes.
     #[error("no random bytes from the operating system")]
@@ -148,18 +142,20 @@ impl Use {
     fn keys(self) -> &'static Keys {
         static KEYS: OnceLock<[Keys; Use::ALL.len()]> = OnceLock::new();
         let all = KEYS.get_or_init(|| {
-            Use::ALL.map(|listed| Keys {
-                hash: blake3::derive_key(&listed.ctx(), b""),
-                derive: blake3::hazmat::hash_derive_key_context(&listed.ctx()),
+            Use::ALL.map(|listed| {
+                let key = blake3::derive_key(&listed.ctx(), b"");
+                let derive = blake3::hazmat::hash_derive_key_context(&listed.ctx());
+                Keys { key, mode: Blake3Mode::keyed(&key), derive }
             })
         });
         &all[self as usize]
     }
 }
 
-/// Both are functions of the public context string alone, so they are no secrets.
+/// All are functions of the public context string alone, so they are no secrets.
 struct Keys {
-    hash: [u8; 32],
+    key: [u8; 32],
+    mode: Blake3Mode,
     derive: blake3::hazmat::ContextKey,
 }
 
@@ -189,7 +185,8 @@ impl<T: AsRef<[u8]> + Sync> Inputs for Vec<T> {
     }
 }
 
-/// One buffer and n + 1 ascending offsets: item i is `data[offsets[i]..offsets[i + 1]]`, and every byte belongs to one.
+/// One buffer and n + 1 ascending offsets: item i is `data[offsets[i]..offsets[i + 1]]`. A window of the offsets with
+/// the whole data is as good.
 #[derive(Clone, Copy, Debug)]
 pub struct Items<'a> {
     data: &'a [u8],
@@ -200,25 +197,19 @@ impl<'a> Items<'a> {
     /// Checks the offsets against the data.
     ///
     /// # Errors
-    /// `DigestError`: no offsets, descending ones, or ones that do not cover the data exactly.
+    /// `DigestError`: no offsets, descending ones, or ones behind the end of the data.
     pub fn new(data: &'a [u8], offsets: &'a [u64]) -> Result<Self, DigestError> {
-        let (Some(&first), Some(&last)) = (offsets.first(), offsets.last()) else {
+        let Some(&last) = offsets.last() else {
             return Err(DigestError::NoOffsets);
         };
         if let Some(at) = offsets.windows(2).position(|pair| pair[0] > pair[1]) {
             return Err(DigestError::OffsetsDescend { index: at + 1 });
         }
         let length = data.len();
-        let end = match usize::try_from(last) {
-            Ok(end) if end <= length => end,
-            _ => return Err(DigestError::OffsetOutOfRange { offset: last, length }),
-        };
-        // The first is not above the last, so it fits as well.
-        let outside = length - end + first as usize;
-        if outside > 0 {
-            return Err(DigestError::BytesOutsideItems { count: outside });
+        if usize::try_from(last).is_ok_and(|end| end <= length) {
+            return Ok(Items { data, offsets });
         }
-        Ok(Items { data, offsets })
+        Err(DigestError::OffsetOutOfRange { offset: last, length })
     }
 }
 
@@ -232,13 +223,63 @@ impl Inputs for Items<'_> {
 }
 
 /// How many inputs a thread takes at a time: below this a hand-over costs more than it saves.
-const RUN: usize = 512;
+const RUN: usize = 1024;
+/// The same for inputs of 64 bytes.
+const NODE_RUN: usize = 4096;
 
-fn digests<I: Inputs + ?Sized>(inputs: &I, hash: impl Fn(&[u8]) -> Digest + Sync) -> Vec<Digest> {
+fn blake3_each<I: Inputs + ?Sized>(lanes: &Lanes, mode: &Blake3Mode, inputs: &I) -> Vec<Digest> {
     let mut out = vec![[0; 32]; inputs.count()];
     pool::fill_chunks(&mut out, RUN, |first, run| {
-        run.iter_mut().enumerate().for_each(|(at, digest)| *digest = hash(inputs.at(first + at)));
+        let mut blocks = Gathered::<64>::new();
+        let mut chunks = Gathered::<1024>::new();
+        for index in 0..run.len() {
+            let input = inputs.at(first + index);
+            if let Ok(block) = input.try_into() {
+                blocks.add(lanes, mode, index, block, run);
+            } else if let Ok(chunk) = input.try_into() {
+                chunks.add(lanes, mode, index, chunk, run);
+            } else {
+                run[index] = mode.hash(input);
+            }
+        }
+        blocks.hash(lanes, mode, run);
+        chunks.hash(lanes, mode, run);
     });
+    out
+}
+
+/// Inputs of one size that fill lanes, waiting for company.
+struct Gathered<'a, const N: usize> {
+    inputs: Vec<&'a [u8; N]>,
+    indices: [usize; GROUP],
+}
+
+impl<'a, const N: usize> Gathered<'a, N> {
+    fn new() -> Self {
+        Gathered { inputs: Vec::new(), indices: [0; GROUP] }
+    }
+
+    fn add(&mut self, lanes: &Lanes, mode: &Blake3Mode, index: usize, input: &'a [u8; N], out: &mut [Digest]) {
+        self.indices[self.inputs.len()] = index;
+        self.inputs.push(input);
+        if self.inputs.len() == GROUP {
+            self.hash(lanes, mode, out);
+        }
+    }
+
+    fn hash(&mut self, lanes: &Lanes, mode: &Blake3Mode, out: &mut [Digest]) {
+        let mut digests = [[0; 32]; GROUP];
+        lanes.blake3(mode, &self.inputs, &mut digests);
+        for (index, digest) in self.indices.iter().zip(digests).take(self.inputs.len()) {
+            out[*index] = digest;
+        }
+        self.inputs.clear();
+    }
+}
+
+fn sha256_each<I: Inputs + ?Sized>(lanes: &Lanes, prefix: Option<u8>, inputs: &I) -> Vec<Digest> {
+    let mut out = vec![[0; 32]; inputs.count()];
+    pool::fill_chunks(&mut out, RUN, |first, run| lanes.sha256(prefix, |index| inputs.at(first + index), run));
     out
 }
 
@@ -256,27 +297,31 @@ pub fn blake3_parts(parts: &[&[u8]]) -> Digest {
 
 /// [`blake3`] of each input.
 pub fn blake3_many<I: Inputs + ?Sized>(inputs: &I) -> Vec<Digest> {
-    digests(inputs, blake3)
+    blake3_each(simd::lanes(), &Blake3Mode::PLAIN, inputs)
 }
 
 /// keyed[use](x), x being the concatenation of `parts`.
 pub fn keyed(key_use: Use, parts: &[&[u8]]) -> Digest {
     if let [whole] = parts {
-        return blake3::keyed_hash(&key_use.keys().hash, whole).into();
+        return key_use.keys().mode.hash(whole);
     }
-    let mut hasher = blake3::Hasher::new_keyed(&key_use.keys().hash);
+    let mut hasher = blake3::Hasher::new_keyed(&key_use.keys().key);
     parts.iter().for_each(|part| _ = hasher.update(part));
     hasher.finalize().into()
 }
 
 /// keyed[use] of each input.
 pub fn keyed_many<I: Inputs + ?Sized>(key_use: Use, inputs: &I) -> Vec<Digest> {
-    digests(inputs, |data| keyed(key_use, &[data]))
+    blake3_each(simd::lanes(), &key_use.keys().mode, inputs)
 }
 
 /// keyed[use] of each 64-byte input: the nodes and leaves of the state trie.
 pub fn keyed_nodes(key_use: Use, inputs: &[[u8; 64]]) -> Vec<Digest> {
-    keyed_many(key_use, inputs)
+    let mut out = vec![[0; 32]; inputs.len()];
+    pool::fill_chunks(&mut out, NODE_RUN, |first, run| {
+        simd::lanes().blake3_nodes(&key_use.keys().mode, &inputs[first..], run);
+    });
+    out
 }
 
 /// BLAKE3 under a secret key; a record's commitment is this of its plaintext digest under the opening key.
@@ -293,35 +338,35 @@ pub fn derive(key_use: Use, key: &[u8; 32], info_cbor: &[u8]) -> [u8; 32] {
 
 /// SHA-256, where RFC 6962 asks for it.
 pub fn sha256(data: &[u8]) -> Digest {
-    sha2::Sha256::digest(data).into()
+    sha256_plain(None, data)
 }
 
 /// SHA-256 of each input.
 pub fn sha256_many<I: Inputs + ?Sized>(inputs: &I) -> Vec<Digest> {
-    digests(inputs, sha256)
+    sha256_each(simd::lanes(), None, inputs)
 }
 
 /// The RFC 6962 hash of a leaf: SHA-256(0x00 ‖ leaf).
 pub fn sha256_leaf(leaf: &[u8]) -> Digest {
-    sha2::Sha256::new().chain_update([0]).chain_update(leaf).finalize().into()
+    sha256_plain(Some(0), leaf)
 }
 
 /// [`sha256_leaf`] of each input.
 pub fn sha256_leaves<I: Inputs + ?Sized>(inputs: &I) -> Vec<Digest> {
-    digests(inputs, sha256_leaf)
+    sha256_each(simd::lanes(), Some(0), inputs)
 }
 
 /// The RFC 6962 hash of an inner node: SHA-256(0x01 ‖ left ‖ right).
 pub fn sha256_node(left: &Digest, right: &Digest) -> Digest {
-    sha2::Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
+    let mut out = [[0; 32]];
+    simd::lanes().sha256_nodes(&[[*left, *right]], &mut out);
+    out[0]
 }
 
 /// [`sha256_node`] of each pair; a level of a tree gives its pairs by `level.as_chunks::<2>().0`.
 pub fn sha256_nodes(pairs: &[[Digest; 2]]) -> Vec<Digest> {
     let mut out = vec![[0; 32]; pairs.len()];
-    pool::fill_chunks(&mut out, RUN, |first, run| {
-        run.iter_mut().zip(&pairs[first..]).for_each(|(digest, [left, right])| *digest = sha256_node(left, right));
-    });
+    pool::fill_chunks(&mut out, NODE_RUN, |first, run| simd::lanes().sha256_nodes(&pairs[first..], run));
     out
 }
 
@@ -387,5 +432,117 @@ impl RandomBlock {
 impl Drop for RandomBlock {
     fn drop(&mut self) {
         self.bytes.zeroize();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::simd::Tier;
+
+    fn tiers() -> Vec<Lanes> {
+        Tier::ALL.into_iter().filter_map(|tier| Lanes::of(tier).ok()).collect()
+    }
+
+    #[test]
+    fn the_uses_are_what_formats_md_lists() {
+        // BLAKE3 over all keyed[use]("") and derive(use, 00.., "") in order of the list, from another implementation.
+        let mut all = Vec::new();
+        for (number, key_use) in Use::ALL.into_iter().enumerate() {
+            assert_eq!(key_use as usize, number);
+            assert_eq!(Use::from_name(key_use.name()), Ok(key_use));
+            all.extend(keyed(key_use, &[]));
+            all.extend(derive(key_use, &[0; 32], &[]));
+        }
+        assert_eq!(hex::encode(blake3(&all)), "030ff3d5a91af26ad7dc8d4ac0bdcd8cba973dbe9f1a2b6656fc098edb336789");
+        assert_eq!(Use::KeyCommitment.ctx(), "ehrfast 2026-11 key-commitment v1");
+        assert_eq!(Use::from_name("Leaf"), Err(DigestError::UnknownUse));
+    }
+
+    #[test]
+    fn parts_hash_like_their_concatenation() {
+        assert_eq!(keyed(Use::Leaf, &[b"ab", b"", b"c"]), keyed(Use::Leaf, &[b"abc"]));
+        assert_eq!(keyed(Use::Leaf, &[]), keyed(Use::Leaf, &[b""]));
+        assert_eq!(blake3_parts(&[b"ab", b"c"]), blake3(b"abc"));
+        assert_ne!(keyed(Use::Leaf, &[b"abc"]), keyed(Use::Node, &[b"abc"]));
+    }
+
+    #[test]
+    fn offsets_must_ascend_within_the_data() {
+        let data = [0; 10];
+        assert_eq!(Items::new(&data, &[]).unwrap_err(), DigestError::NoOffsets);
+        assert_eq!(Items::new(&data, &[0, 5, 4, 10]).unwrap_err(), DigestError::OffsetsDescend { index: 2 });
+        assert_eq!(Items::new(&data, &[0, 11]).unwrap_err(), DigestError::OffsetOutOfRange { offset: 11, length: 10 });
+        assert_eq!(
+            Items::new(&data, &[0, u64::MAX]).unwrap_err(),
+            DigestError::OffsetOutOfRange { offset: u64::MAX, length: 10 }
+        );
+        assert_eq!(Items::new(&data, &[4]).unwrap().count(), 0);
+        assert_eq!(Items::new(&data, &[3, 9]).unwrap().at(0).len(), 6);
+        assert_eq!(Items::new(&[], &[0]).unwrap().count(), 0);
+        let items = Items::new(&data, &[0, 0, 4, 10]).unwrap();
+        assert_eq!((0..items.count()).map(|at| items.at(at).len()).collect::<Vec<_>>(), [0, 4, 6]);
+    }
+
+    #[test]
+    fn batches_longer_than_a_run_equal_one_by_one() {
+        for count in [0, 1, RUN - 1, RUN, RUN + 1, 2 * NODE_RUN + 3] {
+            let nodes: Vec<[u8; 64]> = (0..count).map(|number| [(number % 251) as u8; 64]).collect();
+            let expected: Vec<_> = nodes.iter().map(|node| keyed(Use::Node, &[node])).collect();
+            assert!(keyed_nodes(Use::Node, &nodes) == expected, "{count}");
+            assert!(keyed_many(Use::Node, &nodes) == expected, "{count}");
+            let pairs: Vec<[Digest; 2]> = (0..count).map(|number| [[(number % 241) as u8; 32], [7; 32]]).collect();
+            let expected: Vec<_> =
+                pairs.iter().map(|[left, right]| sha256_plain(Some(1), &[*left, *right].concat())).collect();
+            assert!(sha256_nodes(&pairs) == expected, "{count}");
+        }
+        let [left, right] = [[1; 32], [2; 32]];
+        assert_eq!(sha256_node(&left, &right), sha256_plain(Some(1), &[left, right].concat()));
+    }
+
+    fn lengths() -> impl Strategy<Value = Vec<usize>> {
+        let near = prop_oneof![Just(0usize), Just(64), Just(64), Just(1024), 0usize..200, 1000usize..1100];
+        prop::collection::vec(near, 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn every_tier_equals_its_serial_twin(lengths in lengths(), seed in any::<u8>()) {
+            let inputs: Vec<Vec<u8>> = (lengths.iter().enumerate())
+                .map(|(number, length)| (0..*length).map(|at| (number * 7 + at) as u8 ^ seed).collect())
+                .collect();
+            for lanes in tiers() {
+                let keyed_mode = &Use::Leaf.keys().mode;
+                let plain: Vec<_> = inputs.iter().map(|input| blake3(input)).collect();
+                let keyed: Vec<_> = inputs.iter().map(|input| keyed(Use::Leaf, &[input])).collect();
+                let sha: Vec<_> = inputs.iter().map(|input| sha256(input)).collect();
+                let leaf: Vec<_> = inputs.iter().map(|input| sha256_leaf(input)).collect();
+                prop_assert_eq!(blake3_each(&lanes, &Blake3Mode::PLAIN, &inputs), plain);
+                prop_assert_eq!(blake3_each(&lanes, keyed_mode, &inputs), keyed);
+                prop_assert_eq!(sha256_each(&lanes, None, &inputs), sha);
+                prop_assert_eq!(sha256_each(&lanes, Some(0), &inputs), leaf);
+            }
+        }
+    }
+
+    #[test]
+    fn random_bytes_do_not_repeat() {
+        let mut block = RandomBlock::draw().unwrap();
+        let drawn: std::collections::HashSet<[u8; 24]> = (0..1000).map(|_| block.take().unwrap()).collect();
+        assert_eq!(drawn.len(), 1000);
+        assert!(!drawn.contains(&[0; 24]));
+        assert_ne!(random_array::<32>().unwrap(), random_array::<32>().unwrap());
+        assert!(block.take::<4096>().unwrap().iter().any(|byte| *byte != 0));
+    }
+
+    #[test]
+    fn what_a_block_hands_out_is_wiped_in_it() {
+        let mut block = RandomBlock::draw().unwrap();
+        let _ = block.take::<32>().unwrap();
+        assert_eq!(block.bytes[..32], [0; 32]);
+        assert_ne!(block.bytes[32..64], [0; 32]);
     }
 }

@@ -22,7 +22,6 @@ impl Named for DigestError {
             DigestError::NoOffsets => "offsets.empty",
             DigestError::OffsetsDescend { .. } => "offsets.descending",
             DigestError::OffsetOutOfRange { .. } => "offsets.out_of_range",
-            DigestError::BytesOutsideItems { .. } => "offsets.bytes_outside_items",
             DigestError::NoRandomness => "random.unavailable",
         }
     }
@@ -33,7 +32,6 @@ impl Named for DigestError {
             DigestError::OffsetOutOfRange { offset, length } => {
                 vec![("offset", Detail::Number(offset)), ("length", Detail::Number(length as u64))]
             }
-            DigestError::BytesOutsideItems { count } => vec![("count", Detail::Number(count as u64))],
             DigestError::UnknownUse | DigestError::NoOffsets | DigestError::NoRandomness => Vec::new(),
         }
     }
