@@ -1,1 +1,4 @@
 //! All integration tests of the core, one module a topic.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod vectors;
