@@ -1,13 +1,53 @@
 //! Digests, derived keys and random bytes, as Python sees them.
 
 use ehrfast_core::digest::{self, Use};
+use ehrfast_core::pool::{self, PoolError};
+use ehrfast_core::simd::{self, SimdError};
 use numpy::PyArray2;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::buffer::{Buffer, Offsets, digests_to_py, exactly};
 use crate::cbor::encode_py;
-use crate::errors::raise;
+use crate::errors::{Detail, Kind, Named, raise};
+
+impl Named for SimdError {
+    fn kind(&self) -> Kind {
+        Kind::InvalidInput
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            SimdError::UnknownTier { .. } => "simd.unknown_tier",
+            SimdError::Unsupported { .. } => "simd.unsupported",
+        }
+    }
+
+    fn details(&self) -> Vec<(&'static str, Detail)> {
+        match self {
+            SimdError::UnknownTier { setting } => vec![("EHRFAST_SIMD", Detail::Text(setting.clone()))],
+            SimdError::Unsupported { tier } => vec![("EHRFAST_SIMD", Detail::Text(tier.name().to_owned()))],
+        }
+    }
+}
+
+impl Named for PoolError {
+    fn kind(&self) -> Kind {
+        Kind::InvalidInput
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            PoolError::ThreadCount { .. } => "pool.thread_count",
+        }
+    }
+
+    fn details(&self) -> Vec<(&'static str, Detail)> {
+        match self {
+            PoolError::ThreadCount { setting } => vec![("EHRFAST_THREADS", Detail::Text(setting.clone()))],
+        }
+    }
+}
 
 /// Shorter inputs are hashed faster than the GIL is given back and taken again.
 const WORTH_DETACHING: usize = 4096;
@@ -67,7 +107,22 @@ fn random_bytes(py: Python<'_>, count: usize) -> PyResult<Bound<'_, PyBytes>> {
     PyBytes::new_with(py, count, |out| digest::random_bytes(out).map_err(raise))
 }
 
+#[pyfunction]
+fn simd_tier() -> &'static str {
+    simd::lanes().tier().name()
+}
+
+#[pyfunction]
+fn thread_count() -> usize {
+    pool::threads()
+}
+
+/// A wrong setting is refused here, when the module is loaded, and never silently replaced.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    simd::configured_tier().map_err(raise)?;
+    pool::configured_threads().map_err(raise)?;
+    module.add_function(wrap_pyfunction!(simd_tier, module)?)?;
+    module.add_function(wrap_pyfunction!(thread_count, module)?)?;
     module.add_function(wrap_pyfunction!(blake3_digest, module)?)?;
     module.add_function(wrap_pyfunction!(blake3_digests, module)?)?;
     module.add_function(wrap_pyfunction!(sha256_digests, module)?)?;
