@@ -50,23 +50,15 @@ pub fn threads() -> usize {
     *COUNT.get_or_init(|| configured_threads().unwrap_or(1))
 }
 
-/// Runs `work` inside the pool, so that rayon's iterators in it use our threads; in place when the pool has one.
-pub fn install<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    match current() {
-        Some(pool) => pool.install(work),
-        None => work(),
-    }
-}
-
 /// Splits `out` into runs of `chunk` items and fills them with `fill(index of the first item, run)`, on the pool
 /// when there is more than one run. The runs are the same for every number of threads.
 pub fn fill_chunks<T: Send>(out: &mut [T], chunk: usize, fill: impl Fn(usize, &mut [T]) + Sync) {
     let chunk = chunk.max(1);
     let fill_run = |(number, run): (usize, &mut [T])| fill(number.saturating_mul(chunk), run);
-    if out.len() <= chunk || threads() == 1 {
-        out.chunks_mut(chunk).enumerate().for_each(fill_run);
-    } else {
-        install(|| out.par_chunks_mut(chunk).enumerate().for_each(fill_run));
+    let pool = if out.len() <= chunk { None } else { current() };
+    match pool {
+        Some(pool) => pool.install(|| out.par_chunks_mut(chunk).enumerate().for_each(fill_run)),
+        None => out.chunks_mut(chunk).enumerate().for_each(fill_run),
     }
 }
 
@@ -120,8 +112,11 @@ mod tests {
 
     #[test]
     fn works_in_threads_of_its_own() {
-        let name = install(|| std::thread::current().name().unwrap_or_default().to_owned());
-        assert!(threads() == 1 || name.starts_with("ehrfast-"), "{name}");
+        let mut names = vec![String::new(); 50];
+        fill_chunks(&mut names, 1, |_, run| {
+            run[0] = std::thread::current().name().unwrap_or_default().to_owned();
+        });
+        assert!(threads() == 1 || names.iter().all(|name| name.starts_with("ehrfast-")), "{names:?}");
     }
 
     #[test]
