@@ -486,6 +486,17 @@ mod tests {
     }
 
     #[test]
+    fn forgeries_that_cancel_each_other_are_found() {
+        let mut owned: Vec<Owned> = (0..40).map(|number| signed(number, 1, (0, 0))).collect();
+        let s_of = |item: &Owned| Term::read(&items(std::slice::from_ref(item))[0]).unwrap().s;
+        let (raised, lowered) = (s_of(&owned[3]) + Scalar::ONE, s_of(&owned[30]) - Scalar::ONE);
+        owned[3].2[32..].copy_from_slice(raised.as_bytes());
+        owned[30].2[32..].copy_from_slice(lowered.as_bytes());
+        let verdicts = verify_batch(&items(&owned));
+        assert!(verdicts.iter().enumerate().all(|(at, verdict)| *verdict != [3, 30].contains(&at)));
+    }
+
+    #[test]
     fn a_batch_of_several_shares_keeps_its_order() {
         let count = 2 * LARGEST_SHARE + 5;
         let mut owned: Vec<Owned> = (0..count as u64).map(|number| signed(number, 90, (0, 0))).collect();

@@ -629,6 +629,13 @@ mod tests {
         assert!(!tiers().is_empty());
         for lanes in tiers() {
             assert!(lanes.blake3.is_some(), "{:?}", lanes.tier);
+            #[cfg(target_arch = "x86_64")]
+            assert_eq!(
+                lanes.sha.is_some(),
+                lanes.tier != Tier::Portable && sha_ni::ShaNi::detect().is_some(),
+                "{:?}",
+                lanes.tier
+            );
         }
     }
 
