@@ -368,24 +368,140 @@ def admit_decoded(transactions: Sequence[Transaction], chain_id: str, max_bytes:
 
 # ── log (RFC 6962) ─────────────────────────────────────── owner: H3
 @final
-class Log:                   # all leaf hashes and inner nodes in memory; append-only except truncate; thread-safe (&self + RwLock)
+class Log:
+    """All leaf hashes and inner nodes of one log in memory, 64 bytes a leaf.
+
+    Append-only but for `truncate`. Every question may be asked about the log as it is or as it was at any smaller
+    size, and costs a few look-ups. Threads may share it: readers run beside each other, an append is seen whole or not
+    at all.
+
+    >>> log = Log()
+    >>> log.append([b"first", b"second", b"third"])
+    >>> log.tree_size
+    3
+    >>> proof = log.prove_inclusion(1, 3)
+    >>> verify_inclusion(log_leaf_hash(b"second"), 1, 3, proof, log.root())
+
+    Source: RFC 6962 section 2.1.
+    """
+
     def __init__(self) -> None: ...
-    def append(self, leaves: Sequence[bytes]) -> None: ...              # leaf preimages
-    def append_hashes(self, hashes: Buffer) -> None: ...                # n x 32
-    def truncate(self, tree_size: int) -> None: ...
+    def append(self, leaves: Sequence[bytes]) -> None:
+        """Adds leaves at the right end, hashed in batches with the GIL released; list order is index order."""
+
+    def append_hashes(self, hashes: Buffer) -> None:
+        """The same for leaves hashed already: n x 32 bytes.
+
+        Raises:
+            InvalidInputError: ``input.wrong_length``.
+        """
+
+    def truncate(self, tree_size: int) -> None:
+        """Forgets every leaf at or above ``tree_size``: a block that was assembled and then abandoned.
+
+        Raises:
+            InvalidInputError: ``log.size_beyond_log``.
+        """
+
     @property
-    def tree_size(self) -> int: ...
-    def root(self, tree_size: int | None = None) -> bytes: ...
-    def leaf_hash(self, index: int) -> bytes: ...
-    def prove_inclusion(self, index: int, tree_size: int) -> list[bytes]: ...
-    def prove_consistency(self, old_size: int, new_size: int) -> list[bytes]: ...
-    def frontier(self, tree_size: int | None = None) -> list[bytes]: ...
-    def tile(self, level: int, index: int, width: int) -> bytes: ...    # C2SP tlog-tiles hash tile: width x 32 bytes, width 1..256
-def log_leaf_hash(leaf: Buffer) -> bytes: ...
-def log_root(data: Buffer, offsets: Offsets) -> bytes: ...              # root over leaf preimages, batch, own pool
-def verify_inclusion(leaf_hash: bytes, index: int, tree_size: int, proof: Sequence[bytes], root: bytes) -> None: ...
-def verify_consistency(old_size: int, new_size: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> None: ...
-def pack_root(digests: Buffer) -> bytes: ...                            # keyed["pack"](count ‖ RFC 6962-shaped root over item digests (n x 32))
+    def tree_size(self) -> int:
+        """How many leaves the log has."""
+
+    def root(self, tree_size: int | None = None) -> bytes:
+        """The root now, or as it was at ``tree_size``; of no leaf, SHA-256 of nothing.
+
+        Raises:
+            InvalidInputError: ``log.size_beyond_log``.
+        """
+
+    def leaf_hash(self, index: int) -> bytes:
+        """The hash of one leaf.
+
+        Raises:
+            InvalidInputError: ``log.index_out_of_range``.
+        """
+
+    def prove_inclusion(self, index: int, tree_size: int) -> list[bytes]:
+        """The audit path of a leaf, its sibling first; at most 64 hashes.
+
+        Raises:
+            InvalidInputError: ``log.size_beyond_log``, ``log.index_out_of_range``.
+
+        Source: RFC 9162 section 2.1.3.1.
+        """
+
+    def prove_consistency(self, old_size: int, new_size: int) -> list[bytes]:
+        """Shows that the tree of ``new_size`` begins with the tree of ``old_size``.
+
+        Empty for equal sizes and for an old size of 0, where nothing is to be shown.
+
+        Raises:
+            InvalidInputError: ``log.size_beyond_log``, ``log.sizes_descend``.
+
+        Source: RFC 9162 section 2.1.4.1.
+        """
+
+    def frontier(self, tree_size: int | None = None) -> list[bytes]:
+        """The roots of the complete subtrees the tree is made of, largest first: all one needs to go on appending.
+
+        Raises:
+            InvalidInputError: ``log.size_beyond_log``.
+        """
+
+    def tile(self, level: int, index: int, width: int) -> bytes:
+        """The first ``width`` (1..256) hashes of a tile, joined.
+
+        Raises:
+            InvalidInputError: ``log.no_such_tile``.
+
+        Source: C2SP tlog-tiles.
+        """
+
+def log_leaf_hash(leaf: Buffer) -> bytes:
+    """SHA-256(0x00 ‖ leaf). Source: RFC 6962 section 2.1."""
+
+def log_root(data: Buffer, offsets: Offsets) -> bytes:
+    """The root of a log with these leaves, without keeping one; hashed in batches with the GIL released.
+
+    Raises:
+        InvalidInputError: ``offsets.…`` where the offsets do not cut the data into items.
+    """
+
+def verify_inclusion(leaf_hash: bytes, index: int, tree_size: int, proof: Sequence[bytes], root: bytes) -> None:
+    """Checks that the leaf is at ``index`` of the tree of ``tree_size`` leaves with that root.
+
+    Raises:
+        VerificationError: ``proof.index_out_of_range``, ``proof.wrong_length``, ``proof.hash_length`` (a hash that is
+            not 32 bytes), ``proof.root_mismatch``.
+
+    Source: RFC 9162 section 2.1.3.2.
+    """
+
+def verify_consistency(
+    old_size: int, new_size: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
+) -> None:
+    """Checks that the tree of ``new_size`` leaves begins with the whole tree of ``old_size`` leaves.
+
+    Equal sizes ask for equal roots and an empty proof; an old size of 0 is refused, since every tree begins with the
+    empty one.
+
+    Raises:
+        VerificationError: ``proof.sizes_descend``, ``proof.from_empty``, ``proof.wrong_length``,
+            ``proof.hash_length``, ``proof.old_root_mismatch``, ``proof.root_mismatch``.
+
+    Source: RFC 9162 section 2.1.4.2.
+    """
+
+def pack_root(digests: Buffer) -> bytes:
+    """keyed["pack"](count ‖ root over n x 32 item digests): RFC 6962's shape, nodes keyed["pack-node"](left ‖ right).
+
+    The count is 8 bytes, big-endian; the inner root of no item is 32 zero bytes.
+
+    Raises:
+        InvalidInputError: ``input.wrong_length``.
+
+    Source: docs/formats.md.
+    """
 
 # ── trie ───────────────────────────────────────────────── owner: H4
 @final

@@ -57,6 +57,8 @@ pub enum Use {
     Timer,
     /// Root of a pack, and of its wraps.
     Pack,
+    /// Inner node below the root of a pack.
+    PackNode,
     /// Public commitment to a content key.
     KeyCommitment,
     /// Opening key of a record.
@@ -83,13 +85,14 @@ pub enum Use {
 
 impl Use {
     /// All of them, in order of declaration.
-    pub const ALL: [Use; 17] = [
+    pub const ALL: [Use; 18] = [
         Use::Path,
         Use::Leaf,
         Use::Node,
         Use::Blind,
         Use::Timer,
         Use::Pack,
+        Use::PackNode,
         Use::KeyCommitment,
         Use::Opening,
         Use::Class,
@@ -112,6 +115,7 @@ impl Use {
             Use::Blind => "blind",
             Use::Timer => "timer",
             Use::Pack => "pack",
+            Use::PackNode => "pack-node",
             Use::KeyCommitment => "key-commitment",
             Use::Opening => "opening",
             Use::Class => "class",

@@ -1,4 +1,5 @@
 //! All integration tests of the core, one module a topic.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod log;
 mod vectors;
