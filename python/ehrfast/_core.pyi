@@ -514,30 +514,111 @@ class Trie:                  # one immutable version; updating gives a new one t
     def __len__(self) -> int: ...
     def update(self, writes: WriteSet) -> Trie: ...
     def prove(self, path: bytes) -> bytes: ...                          # canonical CBOR of the proof, presence or absence
-def state_path(contract: str, key: object) -> bytes: ...                # keyed["path"](CBOR [contract, key])
 def verify_state_proof(root: bytes, path: bytes, stored: bytes | None, proof: Buffer) -> None: ...
     # stored = blind ‖ value for presence, None for absence; raises VerificationError
 
 # ── state (StateView) ──────────────────────────────────── owner: H4
 @final
-class WriteSet:              # sorted by path, no-ops dropped; last write per key
+class WriteSet:
+    """What one block changes in the state: the last write per key, ascending by path, no-ops dropped."""
+
     def __len__(self) -> int: ...
-    def items(self) -> Iterator[tuple[bytes, bytes | None]]: ...        # (path, stored = blind ‖ value | None)
-    def encode(self) -> bytes: ...                                      # the write set section of a frame
+    def items(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """Pairs (path, stored), stored being blind (16 bytes) and value, or None for a deletion."""
+
+    def encode(self) -> bytes:
+        """The write set section of a frame: ``CBOR [1, [* [path, stored / null]]]``."""
+
     @staticmethod
-    def decode(data: Buffer) -> WriteSet: ...
+    def decode(data: Buffer) -> WriteSet:
+        """Reads what ``encode`` gives and nothing else.
+
+        Raises:
+            InvalidInputError: a ``cbor.…`` code, ``write_set.order`` or ``write_set.value_length``.
+        """
+
 @final
-class StateView:             # overlay of one block over published state, with a stack of call frames
-    def __init__(self, state: StateDb | None, parent: StateView | None = None) -> None: ...   # None: an empty base (tests, genesis)
-    def begin(self, salt: bytes) -> None: ...                           # opens a frame; nested call = begin inside begin with the same salt
-    def get(self, contract: str, key: object) -> object: ...            # decoded, immutable; None when absent
-    def get_bytes(self, contract: str, key: object) -> bytes | None: ...
-    def put(self, contract: str, key: object, value: object) -> None: ...
-    def delete(self, contract: str, key: object) -> None: ...
-    def accept(self) -> int: ...                                        # merge top frame into the one below; returns keys changed by it
-    def drop_frame(self) -> None: ...
-    def write_set(self) -> WriteSet: ...                                # whole block; refuses open frames
-    def detach_parent(self) -> None: ...                                # once the parent's writes are in the state database
+class StateView:
+    """The overlay of one block over published state, with a stack of call frames.
+
+    Reads see the open frames from the top down, then the block, then the blocks it rests on, then the state database.
+    Writes need an open frame. A value written again unchanged, within a call, a block or a chain of blocks, keeps its
+    stored bytes and does not count as a write. A view is used by one thread at a time; others wait.
+
+    Args:
+        state: published state; None is an empty one (tests, genesis).
+        parent: the view of the block before, while its writes are not yet in ``state``. It takes no more calls.
+
+    Raises:
+        InvalidInputError: ``state.open_frames`` when a call of the parent is still open.
+    """
+
+    def __init__(self, state: StateDb | None, parent: StateView | None = None) -> None: ...
+    def begin(self, salt: bytes) -> None:
+        """Opens a call frame; a nested call begins inside its caller's frame, with the same salt.
+
+        Args:
+            salt: the transaction's (16 bytes) or the timer's (32 bytes); blinds what the frame writes.
+
+        Raises:
+            InvalidInputError: ``state.salt_length``, or ``state.too_deep`` beyond 8 frames.
+            ConflictError: ``state.sealed`` once a later block rests on this one.
+        """
+
+    def get(self, contract: str, key: object) -> object:
+        """The value as an immutable Python object, or None when absent.
+
+        Raises:
+            CorruptionError: ``state.corrupt``, the stored bytes are not what was written.
+            UnavailableError: ``state.unavailable``, the state database could not be read.
+            InvalidInputError: ``state.contract_length``, ``state.key_too_large`` (1,024 bytes encoded) or a ``cbor.…``
+                code for a key the profile does not know.
+        """
+
+    def get_bytes(self, contract: str, key: object) -> bytes | None:
+        """The encoded value without its blind; raises as ``get``."""
+
+    def put(self, contract: str, key: object, value: object) -> None:
+        """Writes in the top frame. None is a value, unlike an absent key, but ``get`` cannot tell them apart.
+
+        Raises:
+            InvalidInputError: as ``get``; ``state.no_frame``; ``state.value_length`` (64 KiB encoded).
+        """
+
+    def delete(self, contract: str, key: object) -> None:
+        """Deletes in the top frame; an absent key stays absent. Raises as ``put``."""
+
+    def accept(self) -> int:
+        """Merges the top frame into what lies below it; gives how many keys that changed.
+
+        Raises:
+            InvalidInputError: ``state.no_frame``.
+        """
+
+    def drop_frame(self) -> None:
+        """Forgets the top frame and what it wrote. Raises as ``accept``."""
+
+    @property
+    def depth(self) -> int:
+        """Frames open now."""
+
+    def write_set(self) -> WriteSet:
+        """What the whole block changes against the state it rests on.
+
+        Raises:
+            InvalidInputError: ``state.open_frames``.
+        """
+
+    def detach_parent(self) -> None:
+        """Lets go of the blocks below, once their writes are in the state database."""
+
+def state_path(contract: str, key: object) -> bytes:
+    """Where a contract's key lives in the state trie: ``keyed["path"](CBOR [contract, key])``, 32 bytes.
+
+    Raises:
+        InvalidInputError: as ``StateView.get``.
+    """
+
 # ── block ──────────────────────────────────────────────── owner: H4
 @final
 class Block:                 # assembled, immutable
