@@ -1,5 +1,9 @@
 //! All integration tests of the core, one module a topic.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod cbor;
+mod cose;
 mod log;
+mod pinned;
+mod transaction;
 mod vectors;
