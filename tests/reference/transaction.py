@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from tests.reference.cbor import encode, head
 
 EXTERNAL_AAD = b"ehrfast/transaction/v1"
@@ -54,7 +55,7 @@ class Fields:
 
     def received(self) -> bytes:
         signature = Ed25519PrivateKey.from_private_bytes(self.seed).sign(self.signed())
-        message = (protected(self.public_key()), {}, self.payload(), signature)
+        message: tuple[object, ...] = (protected(self.public_key()), {}, self.payload(), signature)
         return head(6, 18) + encode(message)
 
     def id(self) -> bytes:
@@ -74,7 +75,7 @@ def protected(key: bytes) -> bytes:
 
 def cose_sign(seeds: list[bytes], payload: bytes, external_aad: bytes) -> bytes:
     """A COSE_Sign by the keys of ``seeds``."""
-    signatures = []
+    signatures: list[object] = []
     for seed in sorted(seeds, key=public_key):
         header = protected(public_key(seed))
         signed = encode(("Signature", b"", header, external_aad, payload))
