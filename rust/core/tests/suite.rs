@@ -6,4 +6,5 @@ mod cose;
 mod log;
 mod pinned;
 mod transaction;
+mod trie;
 mod vectors;

@@ -1,4 +1,5 @@
 //! The two trees: the RFC 6962 log of everything that happened, and the state trie of what is true now.
 pub mod log;
 pub mod trie;
+pub mod trie_proof;
 pub mod verify;

@@ -1,0 +1,325 @@
+//! The state trie against a twin that hashes the definition, one key at a time and without sharing anything.
+
+use std::collections::BTreeMap;
+
+use ehrfast_core::digest::{Digest, Use, blake3, keyed};
+use ehrfast_core::merkle::trie::{Trie, TrieError};
+use ehrfast_core::merkle::trie_proof::{EMPTY, Found, TrieProof, TrieProofError, leaf_hash};
+use ehrfast_core::state::{Path, WriteSet};
+use proptest::prelude::*;
+
+type State = BTreeMap<Path, Vec<u8>>;
+
+fn bit(path: &Path, depth: usize) -> bool {
+    path[depth / 8] & (0x80 >> (depth % 8)) != 0
+}
+
+fn twin_root(entries: &[(Path, Digest)], depth: usize) -> Digest {
+    match entries {
+        [] => EMPTY,
+        [(path, value)] => keyed(Use::Leaf, &[path, value]),
+        _ => {
+            let (right, left): (Vec<_>, Vec<_>) = entries.iter().copied().partition(|(path, _)| bit(path, depth));
+            keyed(Use::Node, &[&twin_root(&left, depth + 1), &twin_root(&right, depth + 1)])
+        }
+    }
+}
+
+fn root_of(state: &State) -> Digest {
+    let entries: Vec<_> = state.iter().map(|(path, stored)| (*path, blake3(stored))).collect();
+    twin_root(&entries, 0)
+}
+
+fn set(writes: impl IntoIterator<Item = (Path, Option<Vec<u8>>)>) -> WriteSet {
+    WriteSet { writes: writes.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect() }
+}
+
+fn random_path(number: u64) -> Path {
+    blake3(&number.to_le_bytes())
+}
+
+fn stored(number: u64) -> Vec<u8> {
+    [&[number as u8; 16][..], &number.to_le_bytes()].concat()
+}
+
+fn random_state(count: u64) -> State {
+    (0..count).map(|number| (random_path(number), stored(number))).collect()
+}
+
+fn load(state: &State) -> Trie {
+    Trie::load(state.iter().map(|(path, stored)| Ok::<_, TrieError>((*path, blake3(stored))))).unwrap()
+}
+
+/// Paths that agree on long prefixes: a few bases with a few bits flipped anywhere.
+fn close_path() -> impl Strategy<Value = Path> {
+    let base = prop_oneof![Just([0_u8; 32]), Just([0xff; 32]), any::<u8>().prop_map(|byte| [byte % 4; 32])];
+    let flips = prop::collection::vec(prop_oneof![0..256_usize, 248..256_usize, 0..8_usize], 0..4);
+    (base, flips).prop_map(|(mut path, flips)| {
+        flips.into_iter().for_each(|at| path[at / 8] ^= 0x80 >> (at % 8));
+        path
+    })
+}
+
+fn any_path() -> impl Strategy<Value = Path> {
+    prop_oneof![3 => close_path(), 2 => (0..200_u64).prop_map(random_path)]
+}
+
+fn block() -> impl Strategy<Value = Vec<(Path, Option<u8>)>> {
+    prop::collection::vec((any_path(), prop::option::weighted(0.6, any::<u8>())), 0..80)
+}
+
+/// What is stored, a proof of it, and a root are consistent, and the opposite cannot be shown with the same proof.
+fn check(trie: &Trie, root: &Digest, path: &Path, stored: Option<&[u8]>) -> Result<(), TestCaseError> {
+    let proof = trie.prove(path);
+    prop_assert_eq!(proof.verify(root, path, stored), Ok(()));
+    prop_assert_eq!(TrieProof::decode(&proof.encode()), Ok(proof.clone()));
+    prop_assert_eq!(trie.value_digest(path), stored.map(blake3));
+    match stored {
+        Some(stored) => {
+            prop_assert_eq!(proof.verify(root, path, None), Err(TrieProofError::Opposite));
+            let changed = [stored, &[0]].concat();
+            prop_assert_eq!(proof.verify(root, path, Some(&changed)), Err(TrieProofError::RootMismatch));
+        }
+        None => prop_assert_eq!(proof.verify(root, path, Some(&[0; 17])), Err(TrieProofError::Opposite)),
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn versions_equal_the_definition_and_old_ones_still_prove(
+        blocks in prop::collection::vec(block(), 0..6), asked in prop::collection::vec(any_path(), 1..20),
+    ) {
+        let mut versions = vec![(Trie::new(), State::new())];
+        for block in blocks {
+            let (trie, mut state) = versions.last().unwrap().clone();
+            let writes = set(block.into_iter().map(|(path, byte)| (path, byte.map(|byte| vec![byte; 20]))));
+            for (path, stored) in &writes.writes {
+                match stored.clone() {
+                    Some(stored) => state.insert(*path, stored),
+                    None => state.remove(path),
+                };
+            }
+            versions.push((trie.update(&writes).unwrap(), state));
+        }
+        for (trie, state) in &versions {
+            let root = root_of(state);
+            prop_assert_eq!(trie.root(), root);
+            prop_assert_eq!(trie.len(), state.len());
+            prop_assert_eq!(load(state).root(), root);
+            for path in asked.iter().chain(state.keys()) {
+                check(trie, &root, path, state.get(path).map(Vec::as_slice))?;
+            }
+        }
+    }
+
+    #[test]
+    fn the_root_does_not_depend_on_the_way(paths in prop::collection::btree_set(any_path(), 0..150), cut in 1..40_usize) {
+        let state: State = paths.into_iter().map(|path| (path, vec![7; 17])).collect();
+        let mut shuffled: Vec<Path> = state.keys().copied().collect();
+        shuffled.sort_by_key(|path| blake3(path));
+        let mut trie = Trie::new();
+        for group in shuffled.chunks(cut) {
+            // Each group brings neighbours that the next one takes away again.
+            let passing = |path: &Path| blake3(path);
+            trie = trie.update(&set(group.iter().map(|path| (passing(path), Some(vec![1; 17]))))).unwrap();
+            trie = trie.update(&set(group.iter().map(|path| (*path, Some(vec![7; 17]))))).unwrap();
+            trie = trie.update(&set(group.iter().map(|path| (passing(path), None)))).unwrap();
+        }
+        prop_assert_eq!(trie.root(), root_of(&state));
+        let emptied = trie.update(&set(state.keys().map(|path| (*path, None)))).unwrap();
+        prop_assert_eq!(emptied.root(), EMPTY);
+        prop_assert!(emptied.is_empty());
+    }
+
+    #[test]
+    fn every_mutated_proof_is_refused(
+        paths in prop::collection::btree_set(any_path(), 1..60), asked in any_path(), bit in any::<prop::sample::Index>(),
+    ) {
+        let state: State = paths.into_iter().map(|path| (path, vec![7; 17])).collect();
+        let trie = load(&state);
+        let root = trie.root();
+        for path in [asked, *state.keys().next().unwrap()] {
+            let stored = state.get(&path).map(Vec::as_slice);
+            let bytes = trie.prove(&path).encode();
+            for end in 0..bytes.len() {
+                prop_assert!(TrieProof::decode(&bytes[..end]).is_err());
+            }
+            let mut flipped = bytes.clone();
+            let at = bit.index(8 * bytes.len());
+            flipped[at / 8] ^= 1 << (at % 8);
+            if let Ok(proof) = TrieProof::decode(&flipped) {
+                prop_assert_eq!(proof.encode(), flipped);
+                prop_assert!(proof.verify(&root, &path, stored).is_err());
+                let opposite: Option<&[u8]> = if stored.is_some() { None } else { Some(&[7; 17]) };
+                prop_assert!(proof.verify(&root, &path, opposite).is_err());
+            }
+        }
+    }
+}
+
+#[test]
+fn equals_the_definition_around_powers_of_two() {
+    for exponent in 0..13 {
+        for count in [(1_u64 << exponent) - 1, 1 << exponent, (1 << exponent) + 1] {
+            let state = random_state(count);
+            let trie = load(&state);
+            assert_eq!(trie.root(), root_of(&state), "{count}");
+            let at_once = set(state.iter().map(|(path, stored)| (*path, Some(stored.clone()))));
+            assert_eq!(Trie::new().update(&at_once).unwrap().root(), trie.root(), "{count}");
+        }
+    }
+}
+
+#[test]
+fn loads_in_batches_as_in_one() {
+    let state = random_state((1 << 15) + 1);
+    assert_eq!(load(&state).root(), root_of(&state));
+}
+
+#[test]
+fn no_present_key_has_a_proof_of_absence() {
+    let state = random_state(40);
+    let trie = load(&state);
+    for (path, stored) in &state {
+        let proof = trie.prove(path);
+        let with = |found| TrieProof { found, ..proof.clone() };
+        assert!(with(Found::Nothing).verify(&trie.root(), path, None).is_err());
+        let own = Found::Other { path: *path, value: blake3(stored) };
+        assert_eq!(with(own).verify(&trie.root(), path, None), Err(TrieProofError::OtherIsOwn));
+        // Everything true about any other leaf says nothing about this path, at whatever depth it is cut off.
+        for other in state.keys().filter(|other| *other != path) {
+            let (its_proof, value) = (trie.prove(other), blake3(&state[other]));
+            for depth in 0..=its_proof.siblings.len() {
+                let cut = TrieProof {
+                    siblings: its_proof.siblings[..depth].to_vec(),
+                    found: Found::Other { path: *other, value },
+                };
+                assert!(cut.verify(&trie.root(), path, None).is_err());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_leaf_that_is_not_lifted_is_refused() {
+    let (path, sibling) = ([0; 32], EMPTY);
+    let leaf = leaf_hash(&path, &blake3(&[1; 17]));
+    let root = keyed(Use::Node, &[&leaf, &sibling]);
+    let presence = TrieProof { siblings: vec![sibling], found: Found::Own };
+    assert_eq!(presence.verify(&root, &path, Some(&[1; 17])), Err(TrieProofError::NotLifted));
+    let absence = TrieProof { siblings: vec![sibling], found: Found::Nothing };
+    assert_eq!(absence.verify(&keyed(Use::Node, &[&EMPTY, &EMPTY]), &path, None), Err(TrieProofError::NotLifted));
+}
+
+#[test]
+fn another_leaf_must_be_on_the_way() {
+    let state: State = [([0; 32], vec![1; 17]), ([0xff; 32], vec![2; 17])].into();
+    let trie = load(&state);
+    let mut near = [0; 32];
+    near[31] = 1;
+    assert_eq!(trie.prove(&near).verify(&trie.root(), &near, None), Ok(()));
+    assert_eq!(trie.prove(&near).verify(&trie.root(), &[0x80; 32], None), Err(TrieProofError::OtherElsewhere));
+}
+
+#[test]
+fn proofs_have_one_encoding() {
+    let hash = [9; 32];
+    let encode = |depth: &[u8], empty: &[u8], present: &[u8], found: &[u8]| {
+        let mut writer = ehrfast_core::cbor::Writer::new();
+        writer.array(5).uint(1).raw(depth).bytes(empty).bytes(present).raw(found);
+        TrieProof::decode(&writer.into_bytes())
+    };
+    assert!(encode(&[1], &[0x00], &hash, &[0xf5]).is_ok());
+    assert!(encode(&[2], &[0x80], &hash, &[0xf4]).is_ok());
+    for (depth, empty, present) in [
+        (&[1][..], &[0x80][..], &hash[..]), // one sibling too many
+        (&[2], &[0x00], &hash),             // one too few
+        (&[1], &[], &hash),                 // no bitmap
+        (&[1], &[0, 0], &hash),             // a longer bitmap
+        (&[1], &[0], &hash[1..]),           // half a hash
+        (&[0x19, 1, 1], &[0xff; 33], &[]),  // 257 levels
+        (&[0x1b, 255, 255, 255, 255, 255, 255, 255, 255], &[], &[]),
+    ] {
+        assert_eq!(encode(depth, empty, present, &[0xf5]), Err(TrieProofError::WrongLength), "{depth:?}");
+    }
+    assert_eq!(encode(&[1], &[0], &EMPTY, &[0xf5]), Err(TrieProofError::EmptySibling));
+    assert_eq!(encode(&[1], &[0x40], &hash, &[0xf5]), Err(TrieProofError::EmptySibling));
+    for found in [&[0xf6][..], &[0x00], &[0x41, 0x00], &[]] {
+        assert!(matches!(encode(&[1], &[0], &hash, found), Err(TrieProofError::Encoding(_))), "{found:?}");
+    }
+}
+
+#[test]
+fn refuses_writes_out_of_order() {
+    let writes =
+        |first: u8, second: u8| WriteSet { writes: vec![([first; 32], None), ([second; 32], Some(vec![1; 17]))] };
+    assert_eq!(Trie::new().update(&writes(2, 1)).map(|trie| trie.len()), Err(TrieError::Order(1)));
+    assert_eq!(Trie::new().update(&writes(1, 1)).map(|trie| trie.len()), Err(TrieError::Order(1)));
+    let entries = [[0; 32], [2; 32], [1; 32]].map(|path| Ok::<_, TrieError>((path, EMPTY)));
+    assert_eq!(Trie::load(entries).map(|trie| trie.len()), Err(TrieError::Order(2)));
+}
+
+#[test]
+fn empty_siblings_cost_a_bit() {
+    // The two ways part at the last bit only.
+    let state: State = [([0; 32], vec![1; 17]), (std::array::from_fn(|at| u8::from(at == 31)), vec![2; 17])].into();
+    let trie = load(&state);
+    let proof = trie.prove(&[0; 32]);
+    assert_eq!(proof.siblings.len(), 256);
+    assert_eq!(proof.encode().len(), 1 + 1 + 3 + (2 + 32) + (2 + 32) + 1);
+    assert_eq!(proof.verify(&trie.root(), &[0; 32], Some(&[1; 17])), Ok(()));
+}
+
+#[test]
+#[ignore = "measures; run with --release --ignored --nocapture trie::figures"]
+fn figures() {
+    use std::time::Instant;
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    let mut entries: Vec<(Path, Digest)> = (0..1_000_000).map(|n| (random_path(n), random_path(n + 1))).collect();
+    entries.sort_unstable();
+    let before = resident();
+    let start = Instant::now();
+    let trie = Trie::load(entries.iter().map(|entry| Ok::<_, TrieError>(*entry))).unwrap();
+    println!("load 10^6: {:?}, {} MB", start.elapsed(), resident() - before);
+    for spread in [1_000_000, 2_000_000] {
+        let mut version = trie.clone();
+        let (rounds, size) = (50, 1000);
+        let sets: Vec<WriteSet> = (0..rounds)
+            .map(|round| {
+                let pick =
+                    |at: u64| u64::from_le_bytes(random_path(round * size + at + 9_000_000)[..8].try_into().unwrap());
+                set((0..size).map(|at| (random_path(pick(at) % spread), Some(stored(at + round)))))
+            })
+            .collect();
+        let start = Instant::now();
+        for set in &sets {
+            version = version.update(set).unwrap();
+        }
+        let each = start.elapsed() / u32::try_from(rounds * size).unwrap();
+        println!("update, 1,000 keys of {spread}: {each:?} a key; {} MB", resident() - before);
+    }
+    let root = trie.root();
+    let asked: Vec<Path> = (0..20_000).map(|n| random_path(n * 50)).collect();
+    let start = Instant::now();
+    let proofs: Vec<TrieProof> = asked.iter().map(|path| trie.prove(path)).collect();
+    println!("prove: {:?}", start.elapsed() / 20_000);
+    let start = Instant::now();
+    let bytes: Vec<Vec<u8>> = proofs.iter().map(TrieProof::encode).collect();
+    println!("encode: {:?}", start.elapsed() / 20_000);
+    let sizes = bytes.iter().map(Vec::len);
+    println!("size: mean {}, longest {}", sizes.clone().sum::<usize>() / 20_000, sizes.max().unwrap());
+    let missing: Vec<Path> = (0..20_000).map(|n| random_path(n + 3_000_000)).collect();
+    let absences: Vec<TrieProof> = missing.iter().map(|path| trie.prove(path)).collect();
+    let start = Instant::now();
+    for (path, proof) in missing.iter().zip(&absences) {
+        TrieProof::decode(&proof.encode()).unwrap().verify(&root, path, None).unwrap();
+    }
+    println!("encode, decode, verify absence: {:?}", start.elapsed() / 20_000);
+}
