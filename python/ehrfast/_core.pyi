@@ -505,17 +505,46 @@ def pack_root(digests: Buffer) -> bytes:
 
 # ── trie ───────────────────────────────────────────────── owner: H4
 @final
-class Trie:                  # one immutable version; updating gives a new one that shares structure
-    def __init__(self) -> None: ...                                     # empty: root = 32 zero bytes
+class Trie:
+    """One immutable version of the state trie; an update gives a new version that shares structure with the old.
+
+    The root depends on nothing but the set of (path, stored): 32 zero bytes when empty, else the compact binary tree
+    of docs/formats.md. About 110 bytes of memory a key.
+    """
+
+    def __init__(self) -> None: ...
     @staticmethod
-    def from_state(state: StateDb) -> Trie: ...                         # bulk load by one scan (binding by H5)
+    def from_state(state: StateDb) -> Trie:
+        """Loads all of the state by one scan."""
+
     @property
     def root(self) -> bytes: ...
     def __len__(self) -> int: ...
-    def update(self, writes: WriteSet) -> Trie: ...
-    def prove(self, path: bytes) -> bytes: ...                          # canonical CBOR of the proof, presence or absence
-def verify_state_proof(root: bytes, path: bytes, stored: bytes | None, proof: Buffer) -> None: ...
-    # stored = blind ‖ value for presence, None for absence; raises VerificationError
+    def update(self, writes: WriteSet) -> Trie:
+        """The version after these writes; about 1 us a key."""
+
+    def prove(self, path: bytes) -> bytes:
+        """A proof of what is stored at ``path`` (32 bytes), or that nothing is; canonical CBOR, under 800 bytes among
+        a million keys.
+
+        Raises:
+            InvalidInputError: ``path.wrong_length``.
+        """
+
+def verify_state_proof(root: bytes, path: bytes, stored: bytes | None, proof: Buffer) -> None:
+    """Checks a proof of ``Trie.prove`` against a root one trusts.
+
+    Args:
+        root: the state root of a block.
+        path: ``state_path(contract, key)``.
+        stored: blind and value for presence, None for absence.
+        proof: what ``prove`` gave.
+
+    Raises:
+        VerificationError: ``proof.malformed``, ``proof.hash_length``, ``proof.wrong_length``, ``proof.empty_sibling``,
+            ``proof.not_lifted``, ``proof.other_elsewhere``, ``proof.other_is_own``, ``proof.opposite`` (presence proven
+            and absence claimed, or the other way round), ``proof.root_mismatch``.
+    """
 
 # ── state (StateView) ──────────────────────────────────── owner: H4
 @final
