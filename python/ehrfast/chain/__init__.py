@@ -1,0 +1,1 @@
+"""The pipeline admit, order, execute, assemble, commit, publish, prove: a file each; `Chain` composes them."""
