@@ -177,7 +177,7 @@ def _check_depth(tree: ast.AST) -> None:
         level = [child for node in level for child in ast.iter_child_nodes(node)]
         if not level:
             return
-    _refuse("too_deep", level[0])
+    _refuse("too_deep", next((node for node in level if hasattr(node, "lineno")), tree))
 
 
 @dataclass(frozen=True, slots=True)
@@ -718,14 +718,10 @@ class _Counting(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         parameters = [ast.arg(arg="_m"), *(ast.arg(arg=one.arg) for one in node.args.args)]
-        body = [self.visit(statement) for statement in _after_docstring(node.body)]
-        made = ast.FunctionDef(
-            name=node.name,
-            args=ast.arguments(posonlyargs=[], args=parameters, kwonlyargs=[], kw_defaults=[], defaults=[]),
-            body=[*_step(node), *body],
-            decorator_list=[],
-        )
-        return ast.copy_location(made, node)
+        node.args = ast.arguments(posonlyargs=[], args=parameters, kwonlyargs=[], kw_defaults=[], defaults=[])
+        node.body = [*_step(node), *(self.visit(statement) for statement in _after_docstring(node.body))]
+        node.decorator_list, node.returns = [], None
+        return node
 
     def visit_For(self, node: ast.For) -> ast.For:
         self.generic_visit(node)

@@ -302,7 +302,7 @@ def roles(ctx: View, identity: Id, organisation: Id) -> tuple[Code, ...]:
 def require_sender(ctx: Context) -> tuple[Id, Id]:
     holder = key_holder(ctx, ctx.sender)
     if holder is None:
-        ctx.fail("identity.unknown_key")
+        ctx.fail("identity.no_valid_key")
     return holder
 
 

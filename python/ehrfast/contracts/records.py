@@ -144,23 +144,19 @@ def put(ctx: Context, args: Put) -> None:
     """Adds record versions; all rows stand or none."""
     author, custodian = require_writer(ctx)
     if not 1 <= len(args.rows) <= ROWS_MAX or len(args.epochs) > ROWS_MAX:
-        ctx.fail("records.too_many")
+        ctx.fail("records.row_count")
     post(ctx, custodian, args.epochs)
     attachments = ctx.attachments
     packs = len(attachments)
     height, index, time_ms = ctx.height, ctx.index, ctx.time_ms
     epochs: dict[Value, Value] = {}
     seen: dict[Id, bool] = {}
-    used: dict[Value, bool] = {}
     for record, version, subject, class_, epoch, commitment, attachment, position, place in args.rows:
         if seen.get(record):
             ctx.fail("records.duplicate_record")
         seen[record] = True
         if attachment >= packs or position > POSITION_MAX or place > PLACE_MAX:
             ctx.fail("records.bad_place")
-        if used.get((attachment, position)):
-            ctx.fail("records.bad_place")
-        used[(attachment, position)] = True
         sealed_under = epochs.get((subject, class_))
         if sealed_under is None:
             sealed_under = current_epoch(ctx, subject, custodian, class_)
@@ -202,7 +198,7 @@ def post_epochs(ctx: Context, args: PostEpochs) -> None:
     """Puts class keys into force; rows sealed under the former ones are refused from here on."""
     _, custodian = require_writer(ctx)
     if not 1 <= len(args.epochs) <= ROWS_MAX:
-        ctx.fail("records.too_many")
+        ctx.fail("records.row_count")
     post(ctx, custodian, args.epochs)
     ctx.emit(EpochsPosted(custodian, len(args.epochs)))
 

@@ -6,6 +6,7 @@ transaction or a contract does. Invariant: a call that failed has written nothin
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol, cast
@@ -27,6 +28,7 @@ EVENT_BYTES_MAX: Final = 4_096
 MIGRATION_WORK_FACTOR: Final = 50
 CONTRACTS_MAX: Final = 64
 
+_log: Final = logging.getLogger(__name__)
 _NAMES: Final = timers.NAMES
 _CONTRACTS: Final = ("contracts",)
 # The node itself cannot go on: execution stops instead of recording an outcome other nodes would not see.
@@ -530,7 +532,7 @@ class Runtime:
     def _in_force(self, view: StateView, block: BlockContext, salt: bytes) -> _BlockContracts:
         """The contracts of this block. The first call of a block does the switches whose height has come."""
         current = self._current
-        if current is not None and current.view is view and current.block == block:
+        if current is not None and current.view is view and (current.block is block or current.block == block):
             return current
         installed = _installed(view)
         due = [one for one in installed.values() if one.next_height is not None and one.next_height <= block.height]
@@ -601,7 +603,19 @@ def _code(error: BaseException, context: _View) -> str:
         raise error
     if isinstance(error, Mismatch):
         return "contract.bad_arguments"
+    _log.warning("contract.broken: %s in %s, line %d", type(error).__name__, context._name, _line(error))
     return "contract.broken"
+
+
+def _line(error: Exception) -> int:
+    """The deepest line of contract source the exception went through; its message may hold data and is not logged."""
+    line = 0
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.startswith("<contract "):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
 
 
 def _frozen(value: object) -> object:

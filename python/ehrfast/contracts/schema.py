@@ -250,15 +250,17 @@ def make_schema(name: str, fields: tuple[Field, ...]) -> Schema:
     writer.names |= {"Made": made, "Mismatch": Mismatch, "absent": _ABSENT}
     tests = [writer.condition(one.type, one.name) for one in fields]
     values = [writer.converted(one.type, one.name) for one in fields]
-    signature = ", ".join(names)
+    absent = ["absent" if one.required else f"default_{number}" for number, one in enumerate(fields, 1)]
+    signature = ", ".join(
+        name if one.required else f"{name}={default}" for name, one, default in zip(names, fields, absent, strict=True)
+    )
+    for number, one in enumerate(fields, 1):
+        if not one.required:
+            writer.names[f"default_{number}"] = one.default
     writer.lines += [f"def build({signature}):"]
     if tests:
         writer.lines += [f" if not ({' and '.join(f'({test})' for test in tests)}): raise Mismatch"]
     writer.lines += [f" return Made({', '.join(values)})"]
-    for number, one in enumerate(fields, 1):
-        if not one.required:
-            writer.names[f"default_{number}"] = one.default
-    absent = ["absent" if one.required else f"default_{number}" for number, one in enumerate(fields, 1)]
     got = [f"given.get({number}, {value})" for number, value in enumerate(absent, 1)]
     writer.lines += [
         "def from_map(given):",
