@@ -1,4 +1,4 @@
-"""The state view written for reading: plain dictionaries, no path caches, the encodings of cbor2 and blake3.
+"""The state view written for reading: plain dictionaries, no path caches, the slow CBOR, blake3-py.
 
 Twin of `ehrfast._core.StateView` and `WriteSet`; a difference between the two is a fault in one of them.
 """
@@ -10,7 +10,9 @@ from types import MappingProxyType
 from typing import Any
 
 import blake3
-import cbor2
+
+from tests.reference import cbor
+from tests.reference.cbor import encode
 
 BLIND_BYTES = 16
 FRAMES_MAX = 8
@@ -25,12 +27,8 @@ def keyed(use: str, data: bytes) -> bytes:
     return blake3.blake3(data, key=key).digest()
 
 
-def encode(value: object) -> bytes:
-    return cbor2.dumps(_checked(value, 1), canonical=True)
-
-
 def decode(data: bytes) -> Any:
-    return _immutable(cbor2.loads(data))
+    return _immutable(cbor.decode(data))
 
 
 def state_path(contract: str, key: object) -> bytes:
@@ -40,26 +38,8 @@ def state_path(contract: str, key: object) -> bytes:
     return keyed("path", encode((contract, key)))
 
 
-def _checked(value: object, depth: int) -> object:
-    if value is None or isinstance(value, (bool, bytes, str)):
-        return value
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**64:
-            raise ValueError("integer out of range")
-        return value
-    if depth > 8:
-        raise ValueError("too deep")
-    if isinstance(value, (tuple, list)):
-        return [_checked(item, depth + 1) for item in value]
-    if isinstance(value, Mapping):
-        if not all(type(key) is int for key in value):
-            raise ValueError("map keys are integers")
-        return {key: _checked(item, depth + 1) for key, item in value.items()}
-    raise ValueError(f"a {type(value).__name__} has no encoding")
-
-
 def _immutable(value: Any) -> Any:
-    if isinstance(value, list):
+    if isinstance(value, tuple):
         return tuple(_immutable(item) for item in value)
     if isinstance(value, dict):
         return MappingProxyType({key: _immutable(item) for key, item in value.items()})

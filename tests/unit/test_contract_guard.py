@@ -59,7 +59,7 @@ REFUSED: list[tuple[str, int, str]] = [
     ("match", 2, method("match ctx:", "    case object(__class__=x):", "        pass")),
     ("syntax", 2, method("for x in args.pairs:", "    pass", "else:", "    pass")),
     ("recursion", 0, "def loop(ctx: Context) -> int:\n    return loop(ctx)\n"),
-    ("recursion", 0, "def a(ctx: Context) -> int:\n    return b(ctx)\ndef b(ctx: Context) -> int:\n    return a(ctx)\n"),
+    ("recursion", 0, "def a(x: int) -> int:\n    return b(x)\ndef b(x: int) -> int:\n    return a(x)\n"),
     # names and state outside the call
     ("global", 2, method("global x", "x = 4")),
     ("nonlocal", 2, method("nonlocal ctx")),

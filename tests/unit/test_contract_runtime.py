@@ -109,7 +109,7 @@ def test_arguments_are_checked_where_they_are_made(ledger: Ledger) -> None:
             encode("counter", "add", wrong)
     with pytest.raises(NotFoundError, match="unknown_method"):
         encode("counter", "value", {})
-    with pytest.raises(NotFoundError, match="contract.unknown"):
+    with pytest.raises(NotFoundError, match=r"contract\.unknown"):
         encode("missing", "value", {})
 
 
@@ -228,7 +228,7 @@ BREAKING = {
     "not_nfc": "ctx.put(('a',), args.text + '')",
     "emit_undeclared": "ctx.emit(args)",
     "emit_number": "ctx.emit(1)",
-    "emit_wrong_type": "ctx.emit(Said(-1, 'a'))",
+    "emit_wrong_type": "ctx.emit(Said('a', 'a'))",
     "emit_missing": "ctx.emit(Said(1))",
     "emit_not_nfc": "ctx.emit(Said(1, args.text))",
     "emit_many": "for x in range(65):\n        ctx.emit(Said(x, 'a'))",
@@ -293,11 +293,11 @@ def test_a_broken_call_is_logged_by_place_without_its_data(caplog: pytest.LogCap
     ledger = Ledger(Registry([BREAKER.replace("{body}", "x = {'a': 1}[args.text]").encode()]))
     with caplog.at_level(logging.WARNING):
         assert ledger.raw("toy", "run", {2: "MARKED"}).code == "contract.broken"
-    assert "KeyError in toy, line 25" in caplog.text
+    assert "KeyError in toy, line 24" in caplog.text
     assert "MARKED" not in caplog.text
 
 
-@pytest.mark.parametrize("fault", [CorruptionError("state.corrupt"), UnavailableError("state.unavailable"), MemoryError()])
+@pytest.mark.parametrize("fault", [CorruptionError("state.corrupt"), UnavailableError("state.gone"), MemoryError()])
 def test_a_fault_of_the_node_is_no_outcome(fault: BaseException) -> None:
     ledger = Ledger(Registry(TOYS))
     ledger.call("counter", "add", {"name": "a"})
@@ -533,20 +533,21 @@ def test_a_node_without_the_code_in_force_stops(growing: Ledger) -> None:
         growing.raw("counter", "add", {1: "a"})
 
 
-def test_an_abandoned_block_leaves_no_trace_in_the_runtime(growing: Ledger) -> None:
+def test_an_abandoned_block_leaves_no_trace_in_the_runtime() -> None:
     """The engine may propose, drop and redo a block of the same height with the same runtime."""
-    switch(growing, "counter", 2, 1)
-    growing.next_block()
-    base = dict(growing.view.write_set()) if isinstance(growing.view, StateView) else None
-    if base is None:
-        pytest.skip("the readable twin alone can be copied here")
+    ledger = Ledger(Registry(TOYS))
+    ledger.runtime = Runtime(Registry(ALL_TOYS))
+    switch(ledger, "counter", 2, 1)
+    ledger.next_block()
+    base = {path: stored for path, stored in ledger.view.write_set() if stored is not None}
     results = []
     for _ in range(2):
-        growing.view = StateView({path: stored for path, stored in base.items() if stored is not None})
-        results.append((growing.raw("counter", "add", {1: "a"}).events, growing.view.write_set()))
-        growing.calls -= 1
-        growing.index -= 1
+        ledger.view = StateView(base)
+        results.append((ledger.raw("counter", "add", {1: "a"}).events, ledger.view.write_set()))
+        ledger.calls -= 1
+        ledger.index -= 1
     assert results[0] == results[1]
+    assert results[0][0][0].name == "Switched"
 
 
 # ── registry ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -557,7 +558,8 @@ def test_the_package_has_its_contracts() -> None:
 def test_the_set_hash_tells_every_change() -> None:
     source = Path(counter.__file__).read_bytes()
     plain = Registry([source])
-    assert plain.contract_set_hash() == Registry([source, source]).contract_set_hash() == Registry([counter]).contract_set_hash()
+    for same in ([source, source], [counter], ["tests.contracts_toy.counter"]):
+        assert Registry(same).contract_set_hash() == plain.contract_set_hash()
     assert len(plain.contract_set_hash()) == 32
     others = [
         Registry([source + b"# a comment\n"]),
@@ -638,7 +640,8 @@ def test_a_lane_is_lowered_or_raised_by_the_method(method: str, claimed: int, la
 
 
 def test_genesis_installs_once_and_undoes_itself_when_refused(view: Any) -> None:
-    source = BREAKER.replace("{body}", "pass") + "\n\n@contract.genesis\ndef begin(ctx: Context) -> None:\n    ctx.fail('toy.no')\n"
+    source = BREAKER.replace("{body}", "pass")
+    source += "\n\n@contract.genesis\ndef begin(ctx: Context) -> None:\n    ctx.fail('toy.no')\n"
     runtime = Runtime(Registry([source.encode()]))
     with pytest.raises(InvalidInputError, match=r"toy\.no"):
         runtime.genesis(view, BlockContext(CHAIN_ID, 0, 1), type("Founding", (), {"organisations": ()})())
