@@ -128,7 +128,7 @@ def generate_resources(
     other as `Type/id`, and a shared resource comes once, before the first that refers to it.
 
     Args:
-        count: how many, 0 to 10**12; the last patient's history breaks off where the count is reached.
+        count: how many, 0 to 10**9; the last patient's history breaks off where the count is reached.
         seed: as in `generate_bundles`.
         years: as in `generate_bundles`.
         marker: as in `generate_bundles`.
@@ -139,7 +139,7 @@ def generate_resources(
     >>> [line[:31] for line in generate_resources(2)]
     [b'{"resourceType":"Organization",', b'{"resourceType":"Practitioner",']
     """
-    _check("count", count, 0, 10**12)
+    _check("count", count, 0, 10**9)
     return _resources(count, _histories(10**8, seed, 0, years, marker, _relative))
 
 

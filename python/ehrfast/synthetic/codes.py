@@ -178,6 +178,18 @@ DRUGS: dict[str, Drug] = {
     "acetaminophen": _drug(
         "313782", "acetaminophen 325 MG Oral Tablet", "One tablet by mouth every 6 hours as needed", 7, 745
     ),
+    "amoxicillin, child": _drug(
+        "308189", "amoxicillin 80 MG/ML Oral Suspension", "By weight, by mouth twice daily", 10, 2_040
+    ),
+    "azithromycin, child": _drug(
+        "141963", "azithromycin 40 MG/ML Oral Suspension", "By weight, by mouth once daily", 5, 2_615
+    ),
+    "acetaminophen, child": _drug(
+        "282464", "acetaminophen 160 MG Oral Tablet", "By weight, by mouth every 6 hours as needed", 7, 690
+    ),
+    "ibuprofen, child": _drug(
+        "198405", "ibuprofen 100 MG Oral Tablet", "By weight, by mouth every 6 hours as needed", 10, 780
+    ),
     "ibuprofen": _drug(
         "310965", "ibuprofen 200 MG Oral Tablet", "One tablet by mouth every 6 hours as needed", 10, 895
     ),

@@ -23,6 +23,7 @@ from .randomness import Draws, identifiers
 
 _COVERED_UNTIL = date(2026, 12, 31).toordinal()
 _ADULT = 6575  # days: 18 years
+_TABLETS = 4383  # days: 12 years, from when on a child is given the drugs of the grown
 _WELL_CHILD_DAYS = (3, 31, 61, 122, 183, 274, 365, 456, 548, 730, 913, 1096, *range(1461, _ADULT, 365))
 _MEASURE_FORMS = {name: (forms.measure_form(measure), measure) for name, measure in codes.MEASURES.items()}
 _REPORT_FORMS = {name: forms.report_form(panel.coding) for name, panel in codes.PANELS.items()}
@@ -179,6 +180,8 @@ class _Life:
         self._suspected: dict[str, int] = {}
         self._onsets: dict[str, int] = {}
         self._treated_since: dict[str, int] = {}
+        self._last_done: dict[codes.Coding, int] = {}
+        self._known = False
         self._allergic_to_penicillin = False
         self._smoking = codes.SMOKING[0 if self._draws.chance(620) else self._draws.between(1, 2)]
         home = self._draws.below(len(commons.clinics))
@@ -294,9 +297,8 @@ class _Life:
             day = max(planned.day, previous + 1)
             if day > self._last_day:
                 break
-            first = previous == self._person.birth
             previous = day
-            self._attend(day, planned, first)
+            self._attend(day, planned)
         self._close()
         entries = [entry for entry in self._entries if entry is not None]
         return History(tuple(self._shared.values()), entries, self._person.death is not None)
@@ -327,9 +329,12 @@ class _Life:
         visit = _Visit(day, day - self._person.birth, clinic.charge_permille, common, _CONCEPTS[reason])
         visit.findings.append(f"Reason: {reason.display}")
         visit.bill(kind.coding, kind.price_cents, service == "well-child")
+        if not self._known:
+            self._known = True
+            self._record_allergies(visit)
         return visit
 
-    def _attend(self, day: int, planned: _Planned, first: bool) -> None:
+    def _attend(self, day: int, planned: _Planned) -> None:
         reason, illness = planned.reason, planned.illness
         if illness is not None:
             visit = self._attend_illness(day, illness)
@@ -342,8 +347,6 @@ class _Life:
             condition = codes.CONDITIONS[reason.removeprefix(_REGULAR)]
             visit = self._open(day, "follow-up", condition, self._clinic, self._practitioner)
             self._follow_up(visit, reason)
-        if first:
-            self._record_allergies(visit)
         self._claim(visit)
 
     def _attend_illness(self, day: int, illness: Illness) -> _Visit:
@@ -361,7 +364,8 @@ class _Life:
             self._perform(visit, illness.procedure)
         if illness.drug is not None:
             allergic = illness.drug == "amoxicillin" and self._allergic_to_penicillin
-            self._prescribe(visit, "azithromycin" if allergic else illness.drug, diagnosis)
+            drug = "azithromycin" if allergic else illness.drug
+            self._prescribe(visit, drug if visit.age >= _TABLETS else drug + ", child", diagnosis)
         return visit
 
     def _attend_onset(self, day: int, name: str) -> _Visit:
@@ -405,7 +409,7 @@ class _Life:
             self._perform(visit, "reconciliation")
         if "depression" not in self._diagnoses and self._draws.chance(250):
             self._perform(visit, "depression-screening")
-        if years_at(visit.age) in (50, 60, 70):
+        if 50 <= years_at(visit.age) <= 75 and self._rested(visit, codes.PROCEDURES["colonoscopy"].coding, 3652):
             self._perform(visit, "colonoscopy")
 
     # ── findings ──
@@ -574,17 +578,30 @@ class _Life:
 
     def _perform(self, visit: _Visit, name: str) -> None:
         service = codes.PROCEDURES[name]
+        self._last_done[service.coding] = visit.day
         visit.findings.append(f"Done: {service.coding.display}")
         self._add("Procedure", forms.PROCEDURE, service=_CONCEPTS[service.coding], **visit.common)
         visit.bill(service.coding, service.price_cents, name == "colonoscopy")
 
     def _immunize(self, visit: _Visit) -> None:
+        """Gives the doses due, never two of one vaccine within four weeks, and influenza at most once a year."""
+        too_early = []
         while self._doses and self._doses[-1][0] <= visit.age:
-            self._give(visit, self._doses.pop()[1])
-        if visit.age >= 183 and self._draws.chance(600):
+            dose = self._doses.pop()
+            if self._rested(visit, dose[1], 28):
+                self._give(visit, dose[1])
+            else:
+                too_early.append(dose)
+        self._doses.extend(reversed(too_early))
+        if visit.age >= 183 and self._rested(visit, codes.INFLUENZA, 300) and self._draws.chance(600):
             self._give(visit, codes.INFLUENZA)
 
+    def _rested(self, visit: _Visit, done: codes.Coding, days: int) -> bool:
+        last = self._last_done.get(done)
+        return last is None or visit.day - last >= days
+
     def _give(self, visit: _Visit, vaccine: codes.Coding) -> None:
+        self._last_done[vaccine] = visit.day
         lot = f"L{self._draws.below(10**6):06d}"
         self._add("Immunization", forms.IMMUNIZATION, vaccine=_CONCEPTS[vaccine], lot=lot, **visit.common)
         visit.findings.append(f"Vaccine given: {vaccine.display}")
