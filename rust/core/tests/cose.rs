@@ -91,6 +91,8 @@ fn every_cut_and_changed_message_is_refused_or_another_message() {
     for length in 0..many.len() {
         assert!(Sign::decode(&many[..length], 1000).is_err());
     }
+    assert!(Sign1::decode(&[&single[..], b"\x00"].concat(), 1000).is_err());
+    assert!(Sign::decode(&[&many[..], b"\x00"].concat(), 1000).is_err());
     for (at, bit) in (0..single.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
         let mut changed = single.clone();
         changed[at] ^= 1 << bit;
