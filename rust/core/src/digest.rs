@@ -73,7 +73,7 @@ pub enum Use {
     FrameSection,
     /// Key of a batch of values in the state database.
     StateValue,
-    /// Key of one entry of the key store.
+    /// Key of one record of the key store: what one put appended.
     Entry,
     /// Key of one piece of a large content.
     Piece,
@@ -81,11 +81,23 @@ pub enum Use {
     Batch,
     /// Keys of the search index.
     Index,
+    /// Key that seals the head of the key store's entries file.
+    EntriesHeader,
+    /// Key under a node's root key that wraps a store key.
+    Slot,
+    /// Check of the length and salt in front of a key store record.
+    EntryCheck,
+    /// Check of a key slot's copy.
+    SlotCheck,
+    /// Check of a frame header in the block log.
+    FrameCheck,
+    /// Check of a slot in the checkpoint file.
+    CheckpointCheck,
 }
 
 impl Use {
     /// All of them, in order of declaration.
-    pub const ALL: [Use; 18] = [
+    pub const ALL: [Use; 24] = [
         Use::Path,
         Use::Leaf,
         Use::Node,
@@ -104,6 +116,12 @@ impl Use {
         Use::Piece,
         Use::Batch,
         Use::Index,
+        Use::EntriesHeader,
+        Use::Slot,
+        Use::EntryCheck,
+        Use::SlotCheck,
+        Use::FrameCheck,
+        Use::CheckpointCheck,
     ];
 
     /// The name as formats.md prints it.
@@ -127,6 +145,12 @@ impl Use {
             Use::Piece => "piece",
             Use::Batch => "batch",
             Use::Index => "index",
+            Use::EntriesHeader => "entries-header",
+            Use::Slot => "slot",
+            Use::EntryCheck => "entry-check",
+            Use::SlotCheck => "slot-check",
+            Use::FrameCheck => "frame-check",
+            Use::CheckpointCheck => "checkpoint-check",
         }
     }
 
