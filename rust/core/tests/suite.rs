@@ -5,6 +5,7 @@ mod cbor;
 mod cose;
 mod log;
 mod pinned;
+mod store;
 mod transaction;
 mod trie;
 mod vectors;

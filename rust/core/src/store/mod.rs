@@ -2,6 +2,8 @@
 pub mod at_rest;
 pub mod checkpoint_file;
 pub mod files;
+mod frame;
 pub mod key_store;
+mod section_cache;
 pub mod segments;
 pub mod state_db;

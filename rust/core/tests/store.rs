@@ -1,0 +1,7 @@
+//! The stores on real and on failing files: what was acknowledged is there, what is damaged is found.
+
+mod blocks;
+mod checkpoint_file;
+mod key_store;
+mod segments;
+mod state_db;
