@@ -781,58 +781,372 @@ def describe_resource(data: Buffer, *, max_resource_bytes: int = 16 * 2**20) -> 
     """
 
 # ── segments, state database, key store, checkpoint file ─ owner: H5
+# Every store refuses in the same words when the file system fails: UnavailableError store.full, store.read_only or
+# store.io (details errno, and retryable = False for store.io); after close(): ConflictError ….closed.
+
 @final
-class SegmentLog:            # the block log in a folder; one process; append = one frame, one sync
+class SegmentLog:
+    """The block log in a folder: one frame a block, one sync an append. It alone is the truth.
+
+    Thread-safe; one process writes. Whatever touches a file runs without the GIL.
+
+    Source: docs/formats.md, Block log.
+    """
+
     @staticmethod
-    def create(folder: str, chain_id: str, keys: KeyStore) -> SegmentLog: ...
+    def create(folder: str, chain_id: str, keys: KeyStore) -> SegmentLog:
+        """Makes an empty log, and its folder where missing.
+
+        Raises:
+            ConflictError: ``log.exists``.
+        """
+
     @staticmethod
-    def open(folder: str, chain_id: str, keys: KeyStore, *, checkpoint_size: int = 0, read_only: bool = False) -> SegmentLog: ...
-        # scans headers, cuts a torn tail (unless a known checkpoint covers it: CorruptionError)
-    height: int | None       # of the last frame
-    def append(self, block: Block, packs: Sequence[SealedPack]) -> None: ...     # durable when it returns; GIL released
-    def read(self, height: int) -> Frame: ...
-    def read_item(self, height: int, pack: int, position: int) -> tuple[bytes, bytes]: ...   # (sealed item, wraps)
-    def leaf_hashes(self, from_height: int) -> ... 
-    def bytes_on_disk(self) -> int: ...
-    def close(self) -> None: ...
+    def open(
+        folder: str, chain_id: str, keys: KeyStore, *, checkpoint_size: int = 0, read_only: bool = False
+    ) -> SegmentLog:
+        """Opens a log: reads every header, opens the last frame whole, cuts a torn tail. What it shows is durable.
+
+        Args:
+            folder: where the segment files are.
+            chain_id: the chain; frames of another are damage.
+            keys: holds the segments' keys; stays open as long as the log.
+            checkpoint_size: tree size of the largest checkpoint known from anywhere; a log that ends before it is
+                never cut to fit.
+            read_only: changes nothing and takes no lock; beside a writer it shows the whole frames of this moment.
+
+        Raises:
+            NotFoundError: ``log.missing``.
+            CorruptionError: ``log.damaged`` (segment, offset, height, section), ``log.key_missing``,
+                ``log.shorter_than_checkpoint``.
+        """
+
+    @staticmethod
+    def scan(folder: str, chain_id: str, keys: KeyStore) -> Iterator[tuple[str, int, Frame | Fault]]:
+        """Walks every frame on disk, damaged or not: opens all sections, follows heights and links.
+
+        Gives (file name, byte offset, frame or fault) and goes on after a bad frame where the next header stands. A
+        frame out of order comes after its fault. Works where ``open`` refuses, reads only, and sees a write in
+        progress beside a writer as a fault of kind ``segment.tail``.
+        """
+
+    @property
+    def chain_id(self) -> str:
+        """The chain."""
+
+    @property
+    def height(self) -> int | None:
+        """Height of the last block, None while there is none."""
+
+    @property
+    def tree_size(self) -> int:
+        """Leaves in the log."""
+
+    def height_of(self, leaf_index: int) -> int | None:
+        """Height of the block that holds a leaf; a search in memory."""
+
+    def append(self, block: Block, packs: Sequence[SealedPack]) -> None:
+        """Appends a block and the packs its transactions name: durable when it returns, at the cost of one sync.
+
+        Raises:
+            ConflictError: ``log.not_next``, ``log.leaves_do_not_follow``.
+            InvalidInputError: ``log.wrong_chain``, ``log.block_too_large`` (1 GiB a section), ``log.read_only``.
+            UnavailableError: ``store.…`` for the write that failed, ``log.poisoned`` for every later one: only opening
+                again tells whether the failed block is there.
+        """
+
+    def read(self, height: int) -> Frame:
+        """The block of a height. Its sections are read and opened when first asked for.
+
+        Raises:
+            NotFoundError: ``log.no_such_height``.
+            CorruptionError: ``log.damaged``.
+        """
+
+    def read_item(self, height: int, pack: int | bytes, position: int) -> tuple[bytes, bytes]:
+        """(sealed item, its wraps) of a pack, named by its number in the block or its root.
+
+        The opened sections of the blocks read last are kept, up to 64 MiB, so reads of one block share the work.
+
+        Raises:
+            NotFoundError: ``log.no_such_height``, ``log.no_such_item``, ``log.erased``.
+            CorruptionError: ``log.damaged``.
+        """
+
+    def leaf_hashes(self, from_height: int, to_height: int | None = None) -> NDArray[np.uint8]:
+        """RFC 6962 leaf hashes (n x 32, leaf order) of the blocks ``from_height..to_height``, the end excluded."""
+
+    def locate(self, height: int) -> tuple[str, int]:
+        """(file name, byte offset) of a block's frame."""
+
+    def bytes_on_disk(self) -> int:
+        """Bytes of all segment files."""
+
+    def close(self) -> None:
+        """Lets go of the files; frames already read stay usable."""
+
 @final
 class Frame:
-    height: int; leaves: list[bytes]; transactions: list[bytes | None]; receipts: list[bytes]; write_set: WriteSet
-    pack_roots: list[bytes]
-    def pack(self, root: bytes) -> SealedPack: ...
+    """A stored block. Each property reads and opens its section at the first access, then copies out of it.
+
+    Every property may raise CorruptionError ``log.damaged`` (segment, offset, height, section).
+    """
+
+    @property
+    def height(self) -> int:
+        """The block's height."""
+
+    @property
+    def tree_size(self) -> int:
+        """Leaves in the log with this block."""
+
+    @property
+    def leaf_hash(self) -> bytes:
+        """RFC 6962 leaf hash of the block leaf."""
+
+    @property
+    def previous_leaf_hash(self) -> bytes:
+        """The same of the block before, zeros for block 0."""
+
+    @property
+    def leaves(self) -> list[bytes]:
+        """Leaf preimages in log order, the block leaf last."""
+
+    @property
+    def transactions(self) -> list[bytes | None]:
+        """The transactions as received, in leaf order; None where one was erased."""
+
+    def decoded_transactions(self) -> list[Transaction | None]:
+        """The same, decoded; signatures are not checked again."""
+
+    @property
+    def receipts(self) -> list[bytes]:
+        """One receipt for each leaf but the block leaf; none for genesis."""
+
+    @property
+    def write_set(self) -> WriteSet:
+        """What the block changed in the state."""
+
+    @property
+    def pack_roots(self) -> list[bytes]:
+        """Roots of the packs, in the order they were appended."""
+
+    def pack(self, pack: int | bytes) -> SealedPack:
+        """A pack, named by its number or its root, without commitments: they are not stored.
+
+        Raises:
+            NotFoundError: ``log.no_such_item``, ``log.erased``.
+        """
+
 @final
-class StateDb:               # projection: state values sealed + transaction ids; never synced by itself
-    @staticmethod
-    def open(folder: str, key: bytes, *, read_only: bool = False) -> StateDb: ...
-    applied_height: int | None; applied_leaf_hash: bytes | None
-    def apply(self, block: Block) -> None: ...
-    def apply_frame(self, frame: Frame, leaf_hash: bytes) -> None: ...
-    def get(self, path: bytes) -> bytes | None: ...                     # stored = blind ‖ value
-    def find_transaction(self, id: bytes) -> tuple[int, int] | None: ...  # (height, leaf index)
-    def __len__(self) -> int: ...
-    def clear(self) -> None: ...                                        # thrown away; to be replayed
-    def close(self) -> None: ...
+class Fault:
+    """What stands in the place of a frame."""
+
+    @property
+    def kind(self) -> str:
+        """frame.header, frame.section, frame.order, frame.missing, segment.key_missing, .unreadable or .tail."""
+
+    @property
+    def height(self) -> int | None:
+        """The block concerned, where it is known."""
+
+    @property
+    def section(self) -> str | None:
+        """The section that does not open, for ``frame.section``."""
+
 @final
-class KeyStore:              # keys.slots + keys.entries
+class StateDb:
+    """The state after some block, and where each transaction is: a projection of the log.
+
+    It knows the height it has applied, is never synced by itself, and is rebuilt from the log whenever in doubt.
+
+    Source: docs/formats.md, Block log.
+    """
+
     @staticmethod
-    def create(folder: str, root_key: bytes) -> KeyStore: ...
+    def open(folder: str, key: bytes) -> StateDb:
+        """Opens the database, making it where missing. One process and one handle at a time.
+
+        Raises:
+            ConflictError: ``state.locked``.
+            CorruptionError: ``state.damaged``, also for another key: ``discard`` it, open again and replay the log.
+        """
+
     @staticmethod
-    def open(folder: str, root_key: bytes, *, read_only: bool = False) -> KeyStore: ...   # wrong key: DeniedError("keys.wrong_root_key")
-    def get(self, kind: str, id: bytes) -> bytes | None: ...
-    def ids(self, kind: str) -> list[bytes]: ...
-    def put(self, entries: Sequence[tuple[str, bytes, bytes]]) -> None: ...      # (kind, id, value): durable when it returns, one sync
-    def forget(self, ids: Sequence[tuple[str, bytes]], applied_erasure_height: int) -> None: ...
-    applied_erasure_height: int; generation: int
-    def close(self) -> None: ...
-def derive_root_key(passphrase: str, salt: bytes) -> bytes: ...          # Argon2id, parameters in the docstring
+    def in_memory() -> StateDb:
+        """An empty one that keeps nothing on disk: beside a writer, and in tests."""
+
+    @staticmethod
+    def discard(folder: str) -> None:
+        """Removes a closed database from the disk."""
+
+    @property
+    def applied_height(self) -> int | None:
+        """Height of the last block applied, None for an empty state."""
+
+    @property
+    def applied_leaf_hash(self) -> bytes | None:
+        """Leaf hash of that block's leaf: of which history this is the state."""
+
+    def apply(self, block: Block) -> None:
+        """Applies the next block, all or nothing. Call it once the block's frame is synced.
+
+        Raises:
+            ConflictError: ``state.not_next``.
+            UnavailableError: ``store.…``, then ``state.poisoned``.
+        """
+
+    def apply_frame(self, frame: Frame) -> None:
+        """The same from a stored block."""
+
+    def follow(self, log: SegmentLog) -> int:
+        """Replays the log's write sets up to its last block; gives how many blocks.
+
+        A state ahead of the log, or of another history, is thrown away first. The caller compares the root of
+        ``Trie.from_state`` with the last block's state root.
+        """
+
+    def get(self, path: bytes) -> bytes | None:
+        """blind ‖ value at a path of 32 bytes; about 4 us.
+
+        Raises:
+            CorruptionError: ``state.corrupt``.
+        """
+
+    def find_transaction(self, id: bytes) -> tuple[int, int] | None:
+        """(height, leaf index) of an applied transaction."""
+
+    def __len__(self) -> int:
+        """How many paths hold a value; one scan, about 0.3 s per 10^6."""
+
+    def clear(self) -> None:
+        """Throws the state away, to be replayed."""
+
+    def close(self) -> None:
+        """Lets go of the files; views on it then raise UnavailableError ``state.unavailable``."""
+
 @final
-class CheckpointFile:        # two 4 KiB slots, the newer valid one counts
+class KeyStore:
+    """Every secret a node keeps: ``keys.slots`` and ``keys.entries`` in a folder.
+
+    Thread-safe; one process writes. Opened read-only it shows the entries of that moment.
+
+    Source: docs/formats.md, Key store.
+    """
+
     @staticmethod
-    def open(path: str, *, read_only: bool = False) -> CheckpointFile: ...
-    def read(self) -> bytes | None: ...
-    def write(self, note: bytes, *, sync: bool) -> None: ...
+    def create(folder: str, root_key: bytes) -> KeyStore:
+        """Makes an empty store, or finishes one whose making was cut off.
+
+        Raises:
+            ConflictError: ``keys.store_exists``.
+            InvalidInputError: ``keys.root_key_length``.
+        """
+
+    @staticmethod
+    def open(folder: str, root_key: bytes, *, read_only: bool = False) -> KeyStore:
+        """Opens a store; finishes a forgetting that was cut off.
+
+        Raises:
+            NotFoundError: ``keys.missing_store``.
+            DeniedError: ``keys.wrong_root_key``.
+            CorruptionError: ``keys.slots_damaged``, ``keys.head_damaged``, ``keys.record_damaged`` (offset).
+        """
+
+    def get(self, kind: str, id: bytes) -> bytes | None:
+        """The value kept under a kind and id."""
+
+    def ids(self, kind: str) -> list[bytes]:
+        """The ids of a kind, ascending."""
+
+    def __len__(self) -> int:
+        """How many entries there are."""
+
+    def put(self, entries: Sequence[tuple[str, bytes, bytes]]) -> None:
+        """Keeps entries (kind, id, value), all or none: durable when it returns, one sync for all of them.
+
+        A kind is 1..32 bytes of ``a-z0-9-``, an id 1..64 bytes, a value up to 64 KiB. An entry that is there with
+        the same value is left alone.
+
+        Raises:
+            ConflictError: ``keys.exists``, another value is kept under that kind and id.
+            InvalidInputError: ``keys.invalid_entry``, ``keys.read_only``.
+            UnavailableError: ``store.…``, after a failed sync then ``keys.poisoned``.
+        """
+
+    def forget(self, ids: Sequence[tuple[str, bytes]], applied_erasure_height: int) -> None:
+        """Forgets entries: when it returns, no byte on the medium opens them any more. Rewrites the store.
+
+        Args:
+            ids: (kind, id); those not there are skipped.
+            applied_erasure_height: up to where the log's erasures are applied by this; never goes back.
+
+        Raises:
+            ConflictError: ``keys.height_goes_back``.
+        """
+
+    @property
+    def applied_erasure_height(self) -> int:
+        """Up to which height the log's erasures are applied."""
+
+    @property
+    def generation(self) -> int:
+        """Grows with each forgetting, from 1."""
+
+    @property
+    def damaged_copies(self) -> int:
+        """How many of the four copies of the store key were damaged at opening; the store works with one."""
+
+    def close(self) -> None:
+        """Wipes the secrets from memory once no log uses them any more."""
+
+def derive_root_key(passphrase: str, salt: bytes) -> bytes:
+    """A 32-byte root key from a passphrase: Argon2id version 0x13, 64 MiB, 3 passes, one lane; about 0.2 s.
+
+    The passphrase is taken in NFC; the salt is 16..64 random bytes kept beside the store.
+
+    Raises:
+        InvalidInputError: ``keys.invalid_entry`` for an empty passphrase or a salt of another length.
+
+    Source: RFC 9106.
+    """
+
 @final
-class LockFile:              # one owning process per node folder; ConflictError("node.locked", {"pid": …}); flock-like, gone with the process
+class CheckpointFile:
+    """The last checkpoint, in two 4 KiB slots: one always holds a whole note that was synced."""
+
     @staticmethod
-    def acquire(path: str) -> LockFile: ...
-    def release(self) -> None: ...
+    def open(path: str, *, read_only: bool = False) -> CheckpointFile:
+        """Opens the file; for writing, makes it where missing.
+
+        Raises:
+            NotFoundError: ``checkpoint.missing_file`` when read-only.
+            CorruptionError: ``checkpoint.file_damaged``.
+        """
+
+    def read(self) -> bytes | None:
+        """The newest whole note, None when none was written yet."""
+
+    def write(self, note: bytes, *, sync: bool) -> None:
+        """Writes a note of up to 4,046 bytes.
+
+        Without ``sync`` the process may die and the note stays; the machine may die and the last synced one stays.
+
+        Raises:
+            InvalidInputError: ``checkpoint.note_length``, ``checkpoint.read_only``.
+        """
+
+@final
+class LockFile:
+    """One owner for a node's folder: held by one handle at a time, gone with its process."""
+
+    @staticmethod
+    def acquire(path: str) -> LockFile:
+        """Takes the lock and writes this process's pid into the file.
+
+        Raises:
+            ConflictError: ``node.locked`` with the owner's ``pid``.
+        """
+
+    def release(self) -> None:
+        """Lets it go; the file stays."""

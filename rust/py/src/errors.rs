@@ -23,6 +23,7 @@ pub enum Kind {
 pub enum Detail {
     Number(u64),
     Text(String),
+    Flag(bool),
 }
 
 /// What a core error says of itself at the Python border.
@@ -68,6 +69,7 @@ fn build(py: Python<'_>, kind: Kind, code: &str, details: Vec<(&'static str, Det
         let value = match detail {
             Detail::Number(number) => number.into_bound_py_any(py)?,
             Detail::Text(text) => text.into_bound_py_any(py)?,
+            Detail::Flag(flag) => flag.into_bound_py_any(py)?,
         };
         mapping.set_item(name, value)?;
     }

@@ -13,6 +13,7 @@ mod cose;
 mod digest;
 mod envelope;
 mod errors;
+mod files;
 mod key_store;
 mod log;
 mod segments;

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use ehrfast_core::digest;
 use ehrfast_core::merkle::trie::{self, TrieError};
 use ehrfast_core::merkle::trie_proof::{TrieProof, TrieProofError};
+use ehrfast_core::state::{Path, StateError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::buffer::{Buffer, exactly};
 use crate::errors::{Detail, Kind, Named, raise, raise_code};
 use crate::state::WriteSet;
+use crate::state_db::StateDb;
 
 impl Named for TrieError {
     fn kind(&self) -> Kind {
@@ -59,11 +62,34 @@ impl From<trie::Trie> for Trie {
     }
 }
 
+enum LoadError {
+    State(StateError),
+    Trie(TrieError),
+}
+
+impl From<TrieError> for LoadError {
+    fn from(below: TrieError) -> Self {
+        LoadError::Trie(below)
+    }
+}
+
 #[pymethods]
 impl Trie {
     #[new]
     fn new() -> Self {
         trie::Trie::new().into()
+    }
+
+    #[staticmethod]
+    fn from_state(py: Python<'_>, state: &Bound<'_, StateDb>) -> PyResult<Self> {
+        let store = state.get().store()?;
+        let hashed = |entry: Result<(Path, Vec<u8>), StateError>| {
+            entry.map(|(path, stored)| (path, digest::blake3(&stored))).map_err(LoadError::State)
+        };
+        py.detach(|| trie::Trie::load(store.entries().map(hashed))).map(Self::from).map_err(|error| match error {
+            LoadError::State(below) => raise(below),
+            LoadError::Trie(below) => raise(below),
+        })
     }
 
     #[getter]
