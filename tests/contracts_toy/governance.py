@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ehrfast.contracts.contract import Code, Context, Contract, Natural
+from ehrfast.contracts.contract import Code, Context, Contract, Digest, Natural
 
 contract = Contract("governance", version=1)
 
@@ -15,12 +15,14 @@ class Switch:
 
     contract: its name
     version: higher than the present one
+    code_hash: of its file
     height: a block to come
     refuse: whether to fail after all
     """
 
     contract: Code
     version: Natural
+    code_hash: Digest
     height: Natural
     refuse: bool = False
 
@@ -28,6 +30,6 @@ class Switch:
 @contract.method
 def switch(ctx: Context, args: Switch) -> None:
     """Schedules a switch."""
-    ctx.schedule(args.contract, args.version, args.height)
+    ctx.schedule(args.contract, args.version, args.code_hash, args.height)
     if args.refuse:
         ctx.fail("governance.rejected")

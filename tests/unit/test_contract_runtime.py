@@ -173,8 +173,8 @@ def test_work_is_the_same_every_time(view: Any) -> None:
             ]
         )
     assert counts[0] == counts[1] == counts[2]
-    # 118 for the call and its 300 bytes, 1 for the entry, 100 + 100 * 100 loop bodies, 50 for the write.
-    assert counts[0][0] == 118 + 1 + 100 + 10_000 + 50
+    # 118 for the call and its 300 bytes, 1 for the entry, 100 + 100 * 100 loop bodies, 100 for the write.
+    assert counts[0][0] == 118 + 1 + 100 + 10_000 + 100
 
 
 def test_the_budget_covers_nested_calls(view: Any) -> None:
@@ -240,7 +240,7 @@ BREAKING = {
     "fail_no_code": "ctx.fail(1)",
     "fail_text": "ctx.fail('not a code')",
     "fail_as_runtime": "ctx.fail('contract.out_of_work')",
-    "schedule": "ctx.schedule('toy', 2, ctx.height + 1)",
+    "schedule": "ctx.schedule('toy', 2, ctx.transaction_id, ctx.height + 1)",
     "missing_argument": "ctx.get()",
     "walk_number": "for x in args.number:\n        pass",
 }
@@ -434,7 +434,14 @@ def growing(view: Any) -> Ledger:
 
 
 def switch(ledger: Ledger, contract: str, version: int, after: int, **more: object) -> Outcome:
-    arguments = {"contract": contract, "version": version, "height": ledger.height + after, **more}
+    held = ledger.runtime.registry.find(contract, version)
+    arguments = {
+        "contract": contract,
+        "version": version,
+        "code_hash": bytes(32) if held is None else held.code_hash,
+        "height": ledger.height + after,
+    }
+    arguments |= more
     return ledger.call("governance", "switch", arguments)
 
 
@@ -487,21 +494,36 @@ def test_a_failed_migration_keeps_the_old_version(growing: Ledger) -> None:
     [
         ("counter", 2, 0, "governance.height_passed"),
         ("counter", 1, 1, "governance.bad_version"),
-        ("relay", 1, 1, "governance.bad_version"),
+        ("counter", 0, 1, "governance.bad_version"),
+        ("unheard_of", 0, 1, "governance.bad_version"),
+        ("runtime", 1, 1, "governance.bad_version"),
     ],
 )
 def test_a_switch_that_makes_no_sense_is_refused(
     growing: Ledger, contract: str, version: int, after: int, code: str
 ) -> None:
-    assert switch(growing, contract, version, after).code == code
+    assert switch(growing, contract, version, after, code_hash=bytes(32)).code == code
 
 
-def test_a_version_without_a_migration_from_the_present_one_is_refused(view: Any) -> None:
+def test_a_version_without_a_migration_from_the_present_one_stays_out(view: Any) -> None:
     ledger = Ledger(Registry(TOYS), view=view)
     third = Path(counter.__file__).with_name("counter_2.py").read_bytes().replace(b"version=2", b"version=3")
     third = third.replace(b"from_version=1", b"from_version=2")
     ledger.runtime = Runtime(Registry([*TOYS, third]))
-    assert switch(ledger, "counter", 3, 1).code == "governance.no_migration"
+    assert switch(ledger, "counter", 3, 1).code == 0
+    ledger.next_block()
+    refused = Event("runtime", "SwitchRefused", ("counter", 3, "contract.no_migration"))
+    assert ledger.raw("counter", "add", {1: "a"}).events == (refused, Event("counter", "Added", ("a", 1)))
+
+
+def test_a_coming_switch_can_be_replaced_and_taken_back(growing: Ledger) -> None:
+    assert switch(growing, "counter", 2, 1, code_hash=bytes(32)).code == 0
+    assert switch(growing, "counter", 2, 2).code == 0
+    growing.next_block()
+    assert growing.raw("counter", "add", {1: "a"}).events == (Event("counter", "Added", ("a", 1)),)
+    assert switch(growing, "counter", 1, 5).code == 0
+    growing.next_block()
+    assert growing.raw("counter", "add", {1: "a"}).events == (Event("counter", "Added", ("a", 2)),)
 
 
 def test_a_switch_scheduled_by_a_failed_call_is_none(growing: Ledger) -> None:
@@ -522,7 +544,13 @@ def test_a_new_contract_comes_into_force_at_its_height(view: Any) -> None:
 
 def test_a_node_without_the_code_in_force_stops(growing: Ledger) -> None:
     switch(growing, "counter", 2, 1)
+    lacking = Runtime(Registry(TOYS))
+    growing.runtime, complete = lacking, growing.runtime
+    assert growing.raw("counter", "add", {1: "a"}).code == 0  # it goes on up to the height
     growing.next_block()
+    with pytest.raises(UnavailableError, match=r"contract\.version_missing"):
+        growing.raw("counter", "add", {1: "a"})
+    growing.runtime = complete
     growing.raw("counter", "add", {1: "a"})
     growing.runtime = Runtime(Registry(TOYS))
     with pytest.raises(UnavailableError, match=r"contract\.version_missing"):

@@ -93,8 +93,11 @@ class Context(View, Protocol):
         """Fails with `key.small_order` or `key.not_canonical` unless the key may be registered."""
         ...
 
-    def schedule(self, contract: str, version: int, height: int) -> None:
-        """Switches a contract to another version at a height; only the contract named `governance` may."""
+    def schedule(self, contract: str, version: int, code_hash: bytes, height: int) -> None:
+        """Switches a contract to another version at a height; only the contract named `governance` may.
+
+        A node without that code stops at that height. The present version takes a coming switch back.
+        """
         ...
 
 

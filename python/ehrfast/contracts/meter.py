@@ -14,10 +14,10 @@ from ehrfast.contracts.schema import INTEGER_MAX, INTEGER_MIN
 
 SEQUENCE_MAX: Final = 65_536
 
-# What one use costs in units; a counted step is one unit.
+# What one use costs in units; a counted step is one, about a tenth of a microsecond.
 CALL: Final = 100
-READ: Final = 20
-WRITE: Final = 50
+READ: Final = 40
+WRITE: Final = 100
 EVENT: Final = 50
 TIMER: Final = 200
 KEY_CHECK: Final = 500

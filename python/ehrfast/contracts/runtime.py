@@ -27,6 +27,7 @@ EVENTS_MAX: Final = 64
 EVENT_BYTES_MAX: Final = 4_096
 MIGRATION_WORK_FACTOR: Final = 50
 CONTRACTS_MAX: Final = 64
+CODE_HASH_BYTES: Final = 32
 
 _log: Final = logging.getLogger(__name__)
 _NAMES: Final = timers.NAMES
@@ -64,13 +65,12 @@ class _Call:
     """What all contexts of one transaction share."""
 
     __slots__ = (
-        "attachments", "block", "contracts", "events", "index", "meter", "registry", "salt", "scheduled", "sender",
+        "attachments", "block", "contracts", "events", "index", "meter", "salt", "scheduled", "sender",
         "transaction_id", "view",
     )  # fmt: skip
 
     def __init__(
         self,
-        registry: Registry,
         contracts: Mapping[str, LoadedContract],
         view: StateView,
         block: BlockContext,
@@ -82,7 +82,6 @@ class _Call:
         index: int = 0,
         attachments: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
-        self.registry = registry
         self.contracts = contracts
         self.view = view
         self.block = block
@@ -222,12 +221,13 @@ class _Context(_View):
         except InvalidInputError as error:
             raise Refusal(error.code) from None
 
-    def schedule(self, contract: str, version: int, height: int) -> None:
+    def schedule(self, contract: str, version: int, code_hash: bytes, height: int) -> None:
         self._meter.charge(cost.WRITE)
-        if self._name != "governance":
+        typed = type(version) is int and type(height) is int and type(code_hash) is bytes and type(contract) is str
+        if self._name != "governance" or not typed or not is_code(contract) or len(code_hash) != CODE_HASH_BYTES:
             raise Broken
         self._call.scheduled = True
-        _schedule(self._call, contract, version, height)
+        _schedule(self._call, contract, version, code_hash, height)
 
 
 def _check(schema: Schema, values: tuple[Any, ...]) -> None:
@@ -270,22 +270,21 @@ def _run_view(function: Function, context: _View, values: tuple[Any, ...]) -> An
     return function.run(context._meter, context, *taken.values_())
 
 
-def _schedule(call: _Call, contract: str, version: int, height: int) -> None:
-    """Writes the coming switch into the list of contracts; a wrong wish is a refusal with its own code."""
-    installed = _installed(call.view)
-    now = installed.get(contract)
-    found = call.registry.find(contract, version)
+def _schedule(call: _Call, contract: str, version: int, code_hash: bytes, height: int) -> None:
+    """Writes the coming switch into the list of contracts. Judged by state alone: nodes may hold different files."""
     if height <= call.block.height:
         raise Refusal("governance.height_passed")
-    if found is None:
-        # Nodes may hold different files, so a vote for code this node lacks cannot be judged here: it must not go on.
-        raise UnavailableError("contract.version_missing", {"contract": contract, "version": version})
-    if (now is None and len(installed) >= CONTRACTS_MAX) or (now and version <= now.version):
+    installed = _installed(call.view)
+    now = installed.get(contract)
+    if now is None and (len(installed) >= CONTRACTS_MAX or contract == _NAMES or version < 1):
         raise Refusal("governance.bad_version")
-    if now and now.version not in found.migrations:
-        raise Refusal("governance.no_migration")
-    kept = (now.version, now.code_hash) if now else (0, b"")
-    installed[contract] = _Installed(contract, *kept, version, found.code_hash, height)
+    kept = _Installed(contract, 0, b"") if now is None else _Installed(contract, now.version, now.code_hash)
+    if (version, code_hash) == (kept.version, kept.code_hash):
+        installed[contract] = kept
+    elif version <= kept.version:
+        raise Refusal("governance.bad_version")
+    else:
+        installed[contract] = _Installed(contract, kept.version, kept.code_hash, version, code_hash, height)
     _write_installed(call.view, installed)
 
 
@@ -357,7 +356,6 @@ class Runtime:
         meter = Meter(self.work_limit)
         meter.left -= cost.CALL + len(transaction) // cost.BYTES_PER_UNIT
         call = _Call(
-            self.registry,
             in_force.contracts,
             view,
             block,
@@ -432,7 +430,7 @@ class Runtime:
         names = [one.name for one in function.schema.fields]
         if set(arguments) != set(names):
             raise InvalidInputError("contract.bad_arguments", {"contract": contract, "method": name})
-        call = _Call(self.registry, contracts, view, block, Meter(self.work_limit))
+        call = _Call(contracts, view, block, Meter(self.work_limit))
         context = _View(call, found, 1)
         try:
             return _frozen(_run_view(function, context, tuple(_frozen(arguments[one]) for one in names)))
@@ -469,7 +467,7 @@ class Runtime:
                 if function is None:
                     continue
                 meter = Meter(self.work_limit * MIGRATION_WORK_FACTOR)
-                call = _Call(self.registry, contracts, view, block, meter, salt=salt)
+                call = _Call(contracts, view, block, meter, salt=salt)
                 context = _Context(call, contracts[name], 1, None)
                 try:
                     _run(function, context, (organisations,) if function.takes_class else ())
@@ -501,7 +499,6 @@ class Runtime:
         meter = Meter(self.work_limit)
         meter.left -= cost.CALL
         call = _Call(
-            self.registry,
             in_force.contracts,
             view,
             block,
@@ -569,12 +566,14 @@ class Runtime:
         before = contracts.get(one.name)
         contracts[one.name] = following
         meter = Meter(self.work_limit * MIGRATION_WORK_FACTOR)
-        context = _Context(_Call(self.registry, contracts, view, block, meter, salt=salt), following, 1, None)
+        context = _Context(_Call(contracts, view, block, meter, salt=salt), following, 1, None)
         view.begin(salt)
         code: int | str = 0
         try:
             if migration is not None:
                 migration.run(meter, context)
+            elif before is not None:
+                raise Refusal("contract.no_migration")
         except BaseException as error:
             view.drop_frame()
             code = _code(error, context)
