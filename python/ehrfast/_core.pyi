@@ -669,29 +669,198 @@ def timer_leaf(timer_id: bytes, receipt: bytes) -> bytes: ...
 
 # ── envelope ───────────────────────────────────────────── owner: H6
 @final
-class ClassKey:              # opaque, zeroized: the key of (subject, custodian, class, epoch)
+class ClassKey:
+    """The secret key of one (subject, custodian, class, epoch): wraps content keys and opens records.
+
+    Opaque and wiped when dropped; repr shows ids only; not picklable.
+    """
+
     @staticmethod
-    def derive(root: bytes, subject: bytes, custodian: bytes, class_: str, epoch: bytes) -> ClassKey: ...
-    subject: bytes; custodian: bytes; class_: str; epoch: bytes
-    public_key: bytes        # X25519
-    kid: bytes
-@final
-class SealedPack:            # the sealed items that travel with one transaction
-    root: bytes; wraps_root: bytes
-    commitments: list[bytes]                                            # by position
-    def __len__(self) -> int: ...
-    def item(self, position: int) -> bytes: ...                         # COSE_Encrypt0
-    def wraps(self, position: int) -> bytes: ...                        # COSE recipients
+    def derive(root: bytes, subject: bytes, custodian: bytes, class_: str, epoch: bytes) -> ClassKey:
+        """The key of a class and epoch under the root key of (subject, custodian).
+
+        Args:
+            root: 32 bytes, random, from a key store.
+            subject: 16 bytes; the patient's random id, or the custodian itself where there is no patient.
+            custodian: 16 bytes.
+            class_: 1..64 of ``A-Za-z0-9-_.``.
+            epoch: 16 random bytes.
+
+        Raises:
+            InvalidInputError: ``envelope.class_name``, ``key.wrong_length``, ``envelope.subject_length`` …
+
+        Source: docs/formats.md, "Records, packs, keys".
+        """
+
     @property
-    def size(self) -> int: ...
+    def subject(self) -> bytes:
+        """16 bytes."""
+
+    @property
+    def custodian(self) -> bytes:
+        """16 bytes."""
+
+    @property
+    def class_(self) -> str:
+        """What kind of record the key opens."""
+
+    @property
+    def epoch(self) -> bytes:
+        """16 bytes."""
+
+    @property
+    def kid(self) -> bytes:
+        """CBOR [subject, custodian, class, epoch]: how a wrap names this key."""
+
+    @property
+    def public_key(self) -> bytes:
+        """32 bytes, X25519; posted with the epoch, for those who may write but not read."""
+
+@final
+class ClassPublicKey:
+    """The public half of a class key: records can be sealed for it, not opened with it."""
+
+    def __init__(self, subject: bytes, custodian: bytes, class_: str, epoch: bytes, public_key: bytes) -> None:
+        """From the ids and the X25519 key posted with an epoch.
+
+        Raises:
+            InvalidInputError: ``envelope.class_name``, ``envelope.public_key`` (small order), a wrong length.
+        """
+
+    @property
+    def subject(self) -> bytes:
+        """16 bytes."""
+
+    @property
+    def custodian(self) -> bytes:
+        """16 bytes."""
+
+    @property
+    def class_(self) -> str:
+        """What kind of record the key opens."""
+
+    @property
+    def epoch(self) -> bytes:
+        """16 bytes."""
+
+    @property
+    def kid(self) -> bytes:
+        """CBOR [subject, custodian, class, epoch]."""
+
+    @property
+    def public_key(self) -> bytes:
+        """32 bytes, X25519."""
+
+@final
+class SealedPack:
+    """The sealed items that travel with one transaction, and their wraps; immutable."""
+
     @staticmethod
-    def from_items(items: Sequence[bytes], wraps: Sequence[bytes]) -> SealedPack: ...   # received from elsewhere; roots recomputed, commitments unknown (empty list)
-def seal_records(origin: str, data: Buffer, spans: NDArray[np.uint64],  # n x 2 [start, end)
-                 drafts: Sequence[tuple[bytes, int, str, Sequence[ClassKey]]]) -> SealedPack: ...   # (record id 16 B, version, class, keys to wrap under; >= 1)
-def open_record(item: Buffer, wraps: Buffer, key: ClassKey, *, origin: str, record_id: bytes, version: int, class_: str, commitment: bytes | None) -> tuple[bytes, bytes]: ...
-    # (content, opening key); CorruptionError on any mismatch; VerificationError("envelope.no_wrap") when the key opens no wrap
-def verify_opening(content: Buffer, opening_key: bytes, commitment: bytes) -> None: ...
-def wrap_kids(wraps: Buffer) -> list[tuple[bytes, bytes, str, bytes]]: ...   # (subject, custodian, class, epoch) of each wrap
+    def from_items(items: Sequence[Buffer], wraps: Sequence[Buffer]) -> SealedPack:
+        """A pack received from elsewhere: every part has its one encoding, the roots are computed from the bytes.
+
+        Compare the roots with the ones that were signed. ``commitments`` is empty: only the content keys give them.
+
+        Raises:
+            InvalidInputError: ``envelope.counts_differ``; ``envelope.malformed`` with ``position, offset``.
+        """
+
+    @property
+    def root(self) -> bytes:
+        """32 bytes: keyed["pack"] root over the item digests."""
+
+    @property
+    def wraps_root(self) -> bytes:
+        """32 bytes: the root of the same shape over the digests of the wraps."""
+
+    @property
+    def commitments(self) -> list[bytes]:
+        """The 32-byte state commitments by position."""
+
+    def __len__(self) -> int:
+        """How many records."""
+
+    def item(self, position: int, /) -> bytes:
+        """The COSE_Encrypt0 at this position. Raises IndexError."""
+
+    def wraps(self, position: int, /) -> bytes:
+        """The COSE recipients beside it. Raises IndexError."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all items and wraps."""
+
+def seal_records(
+    origin: str,
+    data: Buffer,
+    spans: NDArray[np.uint64],
+    drafts: Sequence[tuple[bytes, int, str, Sequence[ClassKey | ClassPublicKey]]],
+) -> SealedPack:
+    """Seals ranges of ``data``, each under its own fresh content key, wrapped for each of its keys.
+
+    Runs on the pool with the GIL released. Nothing is sealed when one draft is refused.
+
+    Args:
+        origin: id of the chain the records are sealed for.
+        data: where the contents are, at most 16 MiB each.
+        spans: n x 2 byte ranges ``[start, end)``, as ``Resources.spans`` gives them.
+        drafts: n of (record id of 16 bytes, version, class, keys): 1..256 keys of that class, none twice. A
+            ``ClassKey`` costs one AES-KW, a ``ClassPublicKey`` one HPKE encapsulation (~60 us).
+
+    Raises:
+        InvalidInputError: ``envelope.spans_shape``, ``.counts_differ``, ``.span_out_of_range``, ``.too_large``,
+            ``.recipient_count``, ``.duplicate_recipient``, ``.wrong_class``, ``.duplicate_record``, ``.class_name``,
+            ``.origin``, ``.public_key``; with ``position`` where one draft is at fault.
+        UnavailableError: ``random.unavailable``.
+
+    Source: RFC 9052 (COSE_Encrypt0), RFC 3394 (AES-KW), RFC 9180 (HPKE).
+    """
+
+def open_record(
+    item: Buffer,
+    wraps: Buffer,
+    key: ClassKey,
+    *,
+    origin: str,
+    record_id: bytes,
+    version: int,
+    class_: str,
+    commitment: bytes | None,
+) -> tuple[bytes, bytes]:
+    """(content, opening key) of one record, given out only if wrap, key commitment, place and commitment all hold.
+
+    Args:
+        commitment: what state says of this version; None only where no state is at hand.
+
+    Raises:
+        DeniedError: ``envelope.no_wrap``: the key is none of the recipients.
+        CorruptionError: ``envelope.cannot_open``, ``envelope.commitment_mismatch``, ``envelope.malformed``.
+        InvalidInputError: an argument other than the stored bytes.
+    """
+
+def open_records(
+    openings: Sequence[tuple[Buffer, Buffer, ClassKey, bytes, int, str, bytes | None]], *, origin: str
+) -> list[tuple[bytes, bytes]]:
+    """``open_record`` for many, on the pool: (item, wraps, key, record id, version, class, commitment) each.
+
+    Raises:
+        DeniedError, CorruptionError, InvalidInputError: as ``open_record``, for the first that is refused, with its
+            ``position``; nothing is given out then.
+    """
+
+def verify_opening(content: Buffer, opening_key: bytes, commitment: bytes) -> None:
+    """Checks content that was disclosed with its opening key against its commitment in state.
+
+    Raises:
+        VerificationError: ``envelope.commitment_mismatch``.
+    """
+
+def wrap_kids(wraps: Buffer) -> list[tuple[bytes, bytes, str, bytes]]:
+    """(subject, custodian, class, epoch) of each wrap, in order.
+
+    Raises:
+        InvalidInputError: ``envelope.malformed``.
+    """
 
 # ── bundle ─────────────────────────────────────────────── owner: H6
 @final

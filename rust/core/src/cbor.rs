@@ -556,6 +556,11 @@ impl Writer {
         self
     }
 
+    /// The head of a byte string of `length` bytes, which the caller appends.
+    pub fn bytes_head(&mut self, length: usize) -> &mut Self {
+        self.head(2, length as u64)
+    }
+
     /// A text string; refuses text that is not NFC, since no reader would take it.
     pub fn text(&mut self, text: &str) -> Result<&mut Self, Error> {
         if !is_normal(text) {

@@ -59,6 +59,8 @@ pub enum Use {
     Pack,
     /// Inner node below the root of a pack.
     PackNode,
+    /// Digest of an item of a pack, or of the wraps beside it.
+    PackItem,
     /// Public commitment to a content key.
     KeyCommitment,
     /// Opening key of a record.
@@ -97,7 +99,7 @@ pub enum Use {
 
 impl Use {
     /// All of them, in order of declaration.
-    pub const ALL: [Use; 24] = [
+    pub const ALL: [Use; 25] = [
         Use::Path,
         Use::Leaf,
         Use::Node,
@@ -105,6 +107,7 @@ impl Use {
         Use::Timer,
         Use::Pack,
         Use::PackNode,
+        Use::PackItem,
         Use::KeyCommitment,
         Use::Opening,
         Use::Class,
@@ -134,6 +137,7 @@ impl Use {
             Use::Timer => "timer",
             Use::Pack => "pack",
             Use::PackNode => "pack-node",
+            Use::PackItem => "pack-item",
             Use::KeyCommitment => "key-commitment",
             Use::Opening => "opening",
             Use::Class => "class",
@@ -485,7 +489,7 @@ mod tests {
             all.extend(keyed(key_use, &[]));
             all.extend(derive(key_use, &[0; 32], &[]));
         }
-        assert_eq!(hex::encode(blake3(&all)), "030ff3d5a91af26ad7dc8d4ac0bdcd8cba973dbe9f1a2b6656fc098edb336789");
+        assert_eq!(hex::encode(blake3(&all)), "5558517e12556f0a0bf50c24b51fe621e8c2e3fe59c68ff40cbecc0ab4a8f94c");
         assert_eq!(Use::KeyCommitment.ctx(), "ehrfast 2026-11 key-commitment v1");
         assert_eq!(Use::from_name("Leaf"), Err(DigestError::UnknownUse));
     }

@@ -1,4 +1,707 @@
-//! Sealing and opening records: content keys, commitments, wraps, class keys.
+//! Seals records and opens them: one fresh content key each, a public commitment to it, wraps for those who may read.
+//! Owns the key tree below a patient's root key. A pack is the sealed items that travel with one transaction.
+//! Refuses content whose key, commitment, place or class is another; nothing is given out before all of them hold.
+//! Before: `bundle` finds the ranges. After: a transaction names both roots, state holds each commitment.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use aes_kw::KwAes256;
+use aes_kw::cipher::KeyInit;
+use hpke::aead::{AeadTag, AesGcm256};
+use hpke::inout::InOutBuf;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::{Kem as _, X25519HkdfSha256};
+use hpke::{Deserializable, OpModeR, OpModeS, Serializable};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::cbor::{self, Reader, Writer};
+use crate::digest::{self, Digest, Inputs, Use};
+use crate::merkle::log::pack_root;
+use crate::pool;
+
+/// Most bytes of one record's content.
+pub const MAX_CONTENT_BYTES: usize = 16 << 20;
+/// Most wraps of one record.
+pub const MAX_RECIPIENTS: usize = 256;
+/// Most bytes of a class name, which is ASCII letters, digits and `- _ .`.
+pub const MAX_CLASS_BYTES: usize = 64;
+/// Most bytes of a chain id.
+pub const MAX_ORIGIN_BYTES: usize = 50;
+
+/// CBOR tag of COSE_Encrypt0. Source: RFC 9052.
+pub const TAG_ENCRYPT0: u64 = 16;
+/// COSE algorithm A256GCM. Source: RFC 9053.
+pub const A256GCM: i64 = 3;
+/// COSE algorithm A256KW. Source: RFC 9053.
+pub const A256KW: i64 = -5;
+/// Ours, for HPKE base mode with DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM (RFC 9180 suite 0x20, 1, 2).
+pub const HPKE_X25519: i64 = -65538;
+
+const ALGORITHM_HEADER: i64 = 1;
+const KID_HEADER: i64 = 4;
+const IV_HEADER: i64 = 5;
+/// Ours: the public commitment to the content key.
+const KEY_COMMITMENT_HEADER: i64 = -65537;
+/// The encapsulated key.
+const EK_HEADER: i64 = -4;
+
+const HPKE_INFO: &[u8] = b"ehrfast/wrap/v1";
+const TAG_BYTES: usize = 16;
+/// Room of everything around the ciphertext.
+const ITEM_OVERHEAD: usize = 96 + TAG_BYTES;
+const MAX_ITEM_BYTES: usize = MAX_CONTENT_BYTES + ITEM_OVERHEAD;
+const MAX_WRAPS_BYTES: usize = MAX_RECIPIENTS * 320;
+const EMPTY_INFO: &[u8] = &[0x80];
+/// How many records a thread takes at a time.
+const RUN: usize = 16;
+
+type Kem = X25519HkdfSha256;
+type Key = Zeroizing<[u8; 32]>;
+
+/// Why sealing or opening is refused. Positions are 0-based within the call.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// Not as many spans as drafts, or items as wraps.
+    #[error("{left} and {right} differ")]
+    CountsDiffer {
+        /// Spans, or items.
+        left: usize,
+        /// Drafts, or wraps.
+        right: usize,
+    },
+    /// A span that is not within the data.
+    #[error("span {position} is outside the data")]
+    SpanOutOfRange {
+        /// Which span.
+        position: usize,
+    },
+    /// Content above [`MAX_CONTENT_BYTES`].
+    #[error("content {position} has {bytes} bytes")]
+    TooLarge {
+        /// Which draft.
+        position: usize,
+        /// Its size.
+        bytes: usize,
+    },
+    /// Nobody could open it, or more than [`MAX_RECIPIENTS`].
+    #[error("draft {position} has {count} recipients")]
+    RecipientCount {
+        /// Which draft.
+        position: usize,
+        /// How many it has.
+        count: usize,
+    },
+    /// The same class key twice.
+    #[error("draft {position} names a recipient twice")]
+    DuplicateRecipient {
+        /// Which draft.
+        position: usize,
+    },
+    /// A key of another class than the draft's.
+    #[error("draft {position} is wrapped under another class")]
+    WrongClass {
+        /// Which draft.
+        position: usize,
+    },
+    /// The same record twice in one pack.
+    #[error("draft {position} repeats a record")]
+    DuplicateRecord {
+        /// Which draft.
+        position: usize,
+    },
+    /// A class name outside its rule.
+    #[error("not a class name")]
+    ClassName,
+    /// A chain id outside its rule.
+    #[error("not a chain id")]
+    Origin,
+    /// A public key that gives everyone the same secret.
+    #[error("public key of small order")]
+    PublicKey,
+    /// Not the one encoding of an item or of wraps.
+    #[error("not a sealed record")]
+    Malformed(#[from] cbor::Error),
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system")]
+    NoRandomness,
+    /// None of the wraps is for this key.
+    #[error("no wrap for this key")]
+    NoWrap,
+    /// A wrap or ciphertext that its key does not open: other bytes, another place, or another key of that name.
+    #[error("cannot be opened")]
+    CannotOpen,
+    /// It opens, but is not what was committed to.
+    #[error("not what was committed to")]
+    CommitmentMismatch,
+    /// Disclosed content or opening key that the commitment does not cover.
+    #[error("the opening does not hold")]
+    OpeningMismatch,
+    /// The root does not cover these items.
+    #[error("not the items of this root")]
+    RootMismatch,
+    /// One of a batch.
+    #[error("position {position}: {error}")]
+    At {
+        /// Which of the batch.
+        position: usize,
+        /// What is wrong with it.
+        error: Box<EnvelopeError>,
+    },
+}
+
+// ── the key tree ───────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Which class key: what a kid says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClassId {
+    /// The patient's random id, or the custodian where there is no patient.
+    pub subject: [u8; 16],
+    /// The organisation that keeps the record.
+    pub custodian: [u8; 16],
+    /// What kind of record the key opens.
+    pub class: String,
+    /// The random id of its epoch.
+    pub epoch: [u8; 16],
+}
+
+impl ClassId {
+    /// kid = CBOR [subject, custodian, class, epoch].
+    ///
+    /// # Errors
+    /// `EnvelopeError::ClassName`.
+    pub fn kid(&self) -> Result<Vec<u8>, EnvelopeError> {
+        check_class(&self.class)?;
+        let mut writer = Writer::with_capacity(56 + self.class.len());
+        writer.array(4).bytes(&self.subject).bytes(&self.custodian).text(&self.class)?.bytes(&self.epoch);
+        Ok(writer.into_bytes())
+    }
+
+    /// Reads what [`ClassId::kid`] gives.
+    ///
+    /// # Errors
+    /// `EnvelopeError::Malformed`.
+    pub fn from_kid(kid: &[u8]) -> Result<Self, EnvelopeError> {
+        let mut reader = Reader::new(kid, 64 + MAX_CLASS_BYTES)?;
+        reader.array_of(4)?;
+        let (subject, custodian) = (reader.fixed()?, reader.fixed()?);
+        let offset = reader.offset();
+        let (class, epoch) = (reader.text()?.to_owned(), reader.fixed()?);
+        reader.finish()?;
+        check_class(&class).map_err(|_| cbor::Error::Unexpected { offset })?;
+        Ok(ClassId { subject, custodian, class, epoch })
+    }
+}
+
+fn check_class(class: &str) -> Result<(), EnvelopeError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    match (1..=MAX_CLASS_BYTES).contains(&class.len()) && class.bytes().all(allowed) {
+        true => Ok(()),
+        false => Err(EnvelopeError::ClassName),
+    }
+}
+
+/// The secret of one class and epoch: opens and wraps, and receives what is sealed to its public key.
+pub struct ClassKey {
+    id: ClassId,
+    kid: Vec<u8>,
+    wrap: KwAes256,
+    seal_to: Key,
+    public_key: OnceLock<[u8; 32]>,
+}
+
+impl ClassKey {
+    /// The key of (class, epoch) under the root key of (subject, custodian).
+    ///
+    /// # Errors
+    /// `EnvelopeError::ClassName`.
+    pub fn derive(root: &[u8; 32], id: ClassId) -> Result<Self, EnvelopeError> {
+        check_class(&id.class)?;
+        let mut info = Writer::with_capacity(24 + id.class.len());
+        info.array(2).text(&id.class)?.bytes(&id.epoch);
+        let seed = Zeroizing::new(digest::derive(Use::Class, root, info.as_bytes()));
+        Self::from_seed(&seed, id)
+    }
+
+    /// The same key from its class seed, which is what a grant hands over.
+    ///
+    /// # Errors
+    /// `EnvelopeError::ClassName`.
+    pub fn from_seed(seed: &[u8; 32], id: ClassId) -> Result<Self, EnvelopeError> {
+        let kid = id.kid()?;
+        let wrap_key = Zeroizing::new(digest::derive(Use::Wrap, seed, EMPTY_INFO));
+        let seal_to = Zeroizing::new(digest::derive(Use::SealTo, seed, EMPTY_INFO));
+        let wrap = KwAes256::new(&(*wrap_key).into());
+        Ok(ClassKey { id, kid, wrap, seal_to, public_key: OnceLock::new() })
+    }
+
+    /// What the key is for.
+    pub fn id(&self) -> &ClassId {
+        &self.id
+    }
+
+    /// Its kid.
+    pub fn kid(&self) -> &[u8] {
+        &self.kid
+    }
+
+    /// X25519; computed when first asked for.
+    pub fn public_key(&self) -> [u8; 32] {
+        *self.public_key.get_or_init(|| match self.private_key() {
+            Ok(private) => {
+                let mut public = [0; 32];
+                Kem::sk_to_pk(&private).write_exact(&mut public);
+                public
+            }
+            Err(_) => [0; 32],
+        })
+    }
+
+    fn private_key(&self) -> Result<<Kem as hpke::Kem>::PrivateKey, EnvelopeError> {
+        <Kem as hpke::Kem>::PrivateKey::from_bytes(&*self.seal_to).map_err(|_| EnvelopeError::CannotOpen)
+    }
+}
+
+impl fmt::Debug for ClassKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ClassKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The public half of a class key: whoever has it may write for the class, not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassPublicKey {
+    id: ClassId,
+    kid: Vec<u8>,
+    public_key: [u8; 32],
+}
+
+impl ClassPublicKey {
+    /// Checks class name and key.
+    ///
+    /// # Errors
+    /// `EnvelopeError::ClassName`, `EnvelopeError::PublicKey`.
+    pub fn new(id: ClassId, public_key: [u8; 32]) -> Result<Self, EnvelopeError> {
+        let kid = id.kid()?;
+        let shared = curve25519_dalek::MontgomeryPoint(public_key).mul_clamped([1; 32]);
+        if shared.to_bytes() == [0; 32] {
+            return Err(EnvelopeError::PublicKey);
+        }
+        Ok(ClassPublicKey { id, kid, public_key })
+    }
+
+    /// What the key is for.
+    pub fn id(&self) -> &ClassId {
+        &self.id
+    }
+
+    /// Its kid.
+    pub fn kid(&self) -> &[u8] {
+        &self.kid
+    }
+
+    /// X25519.
+    pub fn public_key(&self) -> &[u8; 32] {
+        &self.public_key
+    }
+}
+
+/// Whom a content key is wrapped for.
+#[derive(Clone, Debug)]
+pub enum Recipient {
+    /// Under the wrap key.
+    Class(Arc<ClassKey>),
+    /// Sealed to the public key.
+    Public(Arc<ClassPublicKey>),
+}
+
+impl Recipient {
+    fn id(&self) -> &ClassId {
+        match self {
+            Recipient::Class(key) => &key.id,
+            Recipient::Public(key) => &key.id,
+        }
+    }
+
+    fn kid(&self) -> &[u8] {
+        match self {
+            Recipient::Class(key) => &key.kid,
+            Recipient::Public(key) => &key.kid,
+        }
+    }
+}
+
+// ── items ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Where a record stands; authenticated with it, so no sealed record passes for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// Id of the chain it was sealed for.
+    pub origin: &'a str,
+    /// Random id of the record.
+    pub record_id: [u8; 16],
+    /// Version, from 1.
+    pub version: u64,
+    /// Its class.
+    pub class: &'a str,
+}
+
+impl Place<'_> {
+    /// external_aad = CBOR [1, origin chain id, record id, version, class].
+    ///
+    /// # Errors
+    /// `EnvelopeError::Origin`, `EnvelopeError::ClassName`.
+    pub fn external_aad(&self) -> Result<Vec<u8>, EnvelopeError> {
+        if self.origin.is_empty() || self.origin.len() > MAX_ORIGIN_BYTES || !cbor::is_normal(self.origin) {
+            return Err(EnvelopeError::Origin);
+        }
+        check_class(self.class)?;
+        let mut writer = Writer::with_capacity(40 + self.origin.len() + self.class.len());
+        writer.array(5).uint(1).text(self.origin)?.bytes(&self.record_id).uint(self.version).text(self.class)?;
+        Ok(writer.into_bytes())
+    }
+}
+
+/// What a content key gives besides encrypting.
+struct Derived {
+    key_commitment: Digest,
+    opening_key: Key,
+}
+
+fn derive_from(content_key: &[u8; 32]) -> Derived {
+    Derived {
+        key_commitment: digest::derive(Use::KeyCommitment, content_key, EMPTY_INFO),
+        opening_key: Zeroizing::new(digest::derive(Use::Opening, content_key, EMPTY_INFO)),
+    }
+}
+
+/// The state commitment of content whose BLAKE3 digest is `content_digest`.
+pub fn commitment(opening_key: &[u8; 32], content_digest: &Digest) -> Digest {
+    digest::keyed_by(opening_key, content_digest)
+}
+
+/// Checks content that was disclosed with its opening key.
+///
+/// # Errors
+/// `EnvelopeError::OpeningMismatch`.
+pub fn verify_opening(content: &[u8], opening_key: &[u8; 32], expected: &Digest) -> Result<(), EnvelopeError> {
+    match commitment(opening_key, &digest::blake3(content)) == *expected {
+        true => Ok(()),
+        false => Err(EnvelopeError::OpeningMismatch),
+    }
+}
+
+fn item_protected(key_commitment: &Digest) -> Vec<u8> {
+    let mut writer = Writer::with_capacity(56);
+    writer.map(3).int(ALGORITHM_HEADER).int(A256GCM).int(IV_HEADER).bytes(&[0; NONCE_LEN]);
+    writer.int(KEY_COMMITMENT_HEADER).bytes(key_commitment);
+    writer.into_bytes()
+}
+
+/// Enc_structure. Source: RFC 9052, 5.3.
+fn enc_structure(context: &[u8], protected: &[u8], external_aad: &[u8]) -> Vec<u8> {
+    let mut writer = Writer::with_capacity(24 + protected.len() + external_aad.len());
+    writer.array(3).raw(context).bytes(protected).bytes(external_aad);
+    writer.into_bytes()
+}
+
+fn item_aad(protected: &[u8], external_aad: &[u8]) -> Vec<u8> {
+    enc_structure(b"\x68Encrypt0", protected, external_aad)
+}
+
+fn wrap_aad(protected: &[u8], external_aad: &[u8]) -> Vec<u8> {
+    enc_structure(b"\x6dEnc_Recipient", protected, external_aad)
+}
+
+/// The key is used for this one message, so the nonce is zero.
+fn aead(content_key: &[u8; 32]) -> Result<(LessSafeKey, Nonce), EnvelopeError> {
+    let key = UnboundKey::new(&AES_256_GCM, content_key).map_err(|_| EnvelopeError::CannotOpen)?;
+    Ok((LessSafeKey::new(key), Nonce::assume_unique_for_key([0; NONCE_LEN])))
+}
+
+/// A sealed record as read, not yet opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item<'a> {
+    protected: &'a [u8],
+    key_commitment: &'a Digest,
+    ciphertext: &'a [u8],
+}
+
+impl<'a> Item<'a> {
+    /// Reads the shape.
+    ///
+    /// # Errors
+    /// Whatever is not the one encoding of a sealed record.
+    pub fn decode(data: &'a [u8]) -> Result<Self, cbor::Error> {
+        let mut reader = Reader::new(data, MAX_ITEM_BYTES)?;
+        reader.tag(TAG_ENCRYPT0)?;
+        reader.array_of(3)?;
+        let protected = reader.bytes()?;
+        reader.map_of(0)?;
+        let offset = reader.offset();
+        let ciphertext = reader.bytes()?;
+        if ciphertext.len() < TAG_BYTES {
+            return Err(cbor::Error::Unexpected { offset });
+        }
+        reader.finish()?;
+        let mut header = Reader::new(protected, 64)?;
+        header.map_of(3)?;
+        header.expect_int(ALGORITHM_HEADER)?;
+        header.expect_int(A256GCM)?;
+        header.expect_int(IV_HEADER)?;
+        let offset = header.offset();
+        if header.fixed_ref::<NONCE_LEN>()? != &[0; NONCE_LEN] {
+            return Err(cbor::Error::Unexpected { offset });
+        }
+        header.expect_int(KEY_COMMITMENT_HEADER)?;
+        let key_commitment = header.fixed_ref()?;
+        header.finish()?;
+        Ok(Item { protected, key_commitment, ciphertext })
+    }
+
+    /// Opens with the content key; it must be the one committed to.
+    fn open(&self, content_key: &[u8; 32], external_aad: &[u8]) -> Result<Opened, EnvelopeError> {
+        let derived = derive_from(content_key);
+        if derived.key_commitment != *self.key_commitment {
+            return Err(EnvelopeError::CommitmentMismatch);
+        }
+        let (key, nonce) = aead(content_key)?;
+        let mut content = Zeroizing::new(self.ciphertext.to_vec());
+        let aad = item_aad(self.protected, external_aad);
+        let opened = key.open_in_place(nonce, Aad::from(aad), &mut content).map_err(|_| EnvelopeError::CannotOpen)?;
+        let length = opened.len();
+        content.truncate(length);
+        Ok(Opened { content, opening_key: derived.opening_key })
+    }
+}
+
+/// Opened content; wiped when dropped.
+pub struct Opened {
+    /// As it was sealed.
+    pub content: Zeroizing<Vec<u8>>,
+    /// What lets others check the content against its commitment; secret until disclosed.
+    pub opening_key: Key,
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Opened").field("bytes", &self.content.len()).finish_non_exhaustive()
+    }
+}
+
+fn seal_item(
+    content: &[u8],
+    content_key: &[u8; 32],
+    key_commitment: &Digest,
+    external_aad: &[u8],
+) -> Result<Vec<u8>, EnvelopeError> {
+    let protected = item_protected(key_commitment);
+    let mut writer = Writer::with_capacity(content.len() + ITEM_OVERHEAD);
+    writer.tag(TAG_ENCRYPT0).array(3).bytes(&protected).map(0);
+    writer.bytes_head(content.len() + TAG_BYTES);
+    let mut item = writer.into_bytes();
+    let start = item.len();
+    item.extend_from_slice(content);
+    let (key, nonce) = aead(content_key)?;
+    let body = item.get_mut(start..).unwrap_or_default();
+    let tag = key.seal_in_place_separate_tag(nonce, Aad::from(item_aad(&protected, external_aad)), body);
+    item.extend_from_slice(tag.map_err(|_| EnvelopeError::CannotOpen)?.as_ref());
+    Ok(item)
+}
+
+// ── wraps ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// One wrap as read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrap<'a> {
+    Class { kid: &'a [u8], wrapped: &'a [u8; 40] },
+    Public { kid: &'a [u8], protected: &'a [u8], encapsulated: &'a [u8; 32], wrapped: &'a [u8; 48] },
+}
+
+impl<'a> Wrap<'a> {
+    fn kid(&self) -> &'a [u8] {
+        match self {
+            Wrap::Class { kid, .. } | Wrap::Public { kid, .. } => kid,
+        }
+    }
+
+    fn read(reader: &mut Reader<'a>) -> Result<Self, cbor::Error> {
+        reader.array_of(3)?;
+        let protected = reader.bytes()?;
+        if protected.is_empty() {
+            reader.map_of(2)?;
+            reader.expect_int(ALGORITHM_HEADER)?;
+            reader.expect_int(A256KW)?;
+            reader.expect_int(KID_HEADER)?;
+            let kid = reader.bytes()?;
+            return Ok(Wrap::Class { kid, wrapped: reader.fixed_ref()? });
+        }
+        let mut header = Reader::new(protected, 256)?;
+        header.map_of(3)?;
+        header.expect_int(ALGORITHM_HEADER)?;
+        header.expect_int(HPKE_X25519)?;
+        header.expect_int(KID_HEADER)?;
+        let kid = header.bytes()?;
+        header.expect_int(EK_HEADER)?;
+        let encapsulated = header.fixed_ref()?;
+        header.finish()?;
+        reader.map_of(0)?;
+        Ok(Wrap::Public { kid, protected, encapsulated, wrapped: reader.fixed_ref()? })
+    }
+
+    fn open(&self, key: &ClassKey, external_aad: &[u8]) -> Result<Key, EnvelopeError> {
+        let mut content_key = Zeroizing::new([0; 32]);
+        match self {
+            Wrap::Class { wrapped, .. } => {
+                let unwrapped = key.wrap.unwrap_key(*wrapped, &mut *content_key);
+                unwrapped.map_err(|_| EnvelopeError::CannotOpen)?;
+            }
+            Wrap::Public { protected, encapsulated, wrapped, .. } => {
+                let encapsulated = <Kem as hpke::Kem>::EncappedKey::from_bytes(*encapsulated)
+                    .map_err(|_| EnvelopeError::CannotOpen)?;
+                let (sealed, tag) = wrapped.split_at(32);
+                content_key.copy_from_slice(sealed);
+                let tag = AeadTag::<AesGcm256>::from_bytes(tag).map_err(|_| EnvelopeError::CannotOpen)?;
+                hpke::single_shot_open_inout_detached::<AesGcm256, HkdfSha256, Kem>(
+                    &OpModeR::Base,
+                    &key.private_key()?,
+                    &encapsulated,
+                    HPKE_INFO,
+                    InOutBuf::from(&mut content_key[..]),
+                    &wrap_aad(protected, external_aad),
+                    &tag,
+                )
+                .map_err(|_| EnvelopeError::CannotOpen)?;
+            }
+        }
+        Ok(content_key)
+    }
+}
+
+/// The wraps of one record as read: in ascending order of kid, none twice.
+fn read_wraps(data: &[u8]) -> Result<Vec<Wrap<'_>>, EnvelopeError> {
+    let mut reader = Reader::new(data, MAX_WRAPS_BYTES)?;
+    let offset = reader.offset();
+    let count = reader.array()?;
+    if !(1..=MAX_RECIPIENTS).contains(&count) {
+        return Err(cbor::Error::OutOfRange { offset }.into());
+    }
+    let mut wraps: Vec<Wrap<'_>> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let offset = reader.offset();
+        let wrap = Wrap::read(&mut reader)?;
+        ClassId::from_kid(wrap.kid())?;
+        if wraps.last().is_some_and(|last| last.kid() >= wrap.kid()) {
+            return Err(cbor::Error::KeyOrder { offset }.into());
+        }
+        wraps.push(wrap);
+    }
+    reader.finish()?;
+    Ok(wraps)
+}
+
+/// Whom each wrap is for, in order.
+///
+/// # Errors
+/// `EnvelopeError::Malformed`.
+pub fn wrap_ids(wraps: &[u8]) -> Result<Vec<ClassId>, EnvelopeError> {
+    read_wraps(wraps)?.iter().map(|wrap| ClassId::from_kid(wrap.kid())).collect()
+}
+
+fn write_wrap(
+    writer: &mut Writer,
+    recipient: &Recipient,
+    content_key: &[u8; 32],
+    external_aad: &[u8],
+) -> Result<(), EnvelopeError> {
+    match recipient {
+        Recipient::Class(key) => {
+            let mut wrapped = [0; 40];
+            key.wrap.wrap_key(content_key, &mut wrapped).map_err(|_| EnvelopeError::CannotOpen)?;
+            writer.array(3).bytes(&[]).map(2).int(ALGORITHM_HEADER).int(A256KW).int(KID_HEADER).bytes(&key.kid);
+            writer.bytes(&wrapped);
+        }
+        Recipient::Public(key) => {
+            let public =
+                <Kem as hpke::Kem>::PublicKey::from_bytes(&key.public_key).map_err(|_| EnvelopeError::PublicKey)?;
+            let (encapsulated, mut context) = hpke::setup_sender_with_rng::<AesGcm256, HkdfSha256, Kem>(
+                &OpModeS::Base,
+                &public,
+                HPKE_INFO,
+                &mut Ephemeral::draw()?,
+            )
+            .map_err(|_| EnvelopeError::PublicKey)?;
+            let mut header = Writer::with_capacity(key.kid.len() + 48);
+            header.map(3).int(ALGORITHM_HEADER).int(HPKE_X25519).int(KID_HEADER).bytes(&key.kid);
+            header.int(EK_HEADER).bytes(&encapsulated.to_bytes());
+            let protected = header.into_bytes();
+            let mut sealed = Zeroizing::new(*content_key);
+            let tag = context
+                .seal_inout_detached(InOutBuf::from(&mut sealed[..]), &wrap_aad(&protected, external_aad))
+                .map_err(|_| EnvelopeError::PublicKey)?;
+            let wrapped = [&sealed[..], &tag.to_bytes()].concat();
+            writer.array(3).bytes(&protected).map(0).bytes(&wrapped);
+        }
+    }
+    Ok(())
+}
+
+fn seal_wraps(recipients: &[Recipient], content_key: &[u8; 32], external_aad: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
+    let mut order: Vec<&Recipient> = recipients.iter().collect();
+    order.sort_by(|left, right| left.kid().cmp(right.kid()));
+    let mut writer =
+        Writer::with_capacity(4 + order.iter().map(|recipient| recipient.kid().len() + 144).sum::<usize>());
+    writer.array(order.len());
+    for recipient in order {
+        write_wrap(&mut writer, recipient, content_key, external_aad)?;
+    }
+    Ok(writer.into_bytes())
+}
+
+/// Random bytes for one encapsulation, from a seed of the operating system, so that a failure to draw it is an error
+/// and not a panic inside the library that asks.
+struct Ephemeral(blake3::OutputReader);
+
+impl Ephemeral {
+    fn draw() -> Result<Self, EnvelopeError> {
+        let seed: Key = Zeroizing::new(digest::random_array().map_err(|_| EnvelopeError::NoRandomness)?);
+        Ok(Ephemeral(blake3::Hasher::new_keyed(&seed).finalize_xof()))
+    }
+}
+
+impl rand_core::TryRng for Ephemeral {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        let mut bytes = [0; 4];
+        self.0.fill(&mut bytes);
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        let mut bytes = [0; 8];
+        self.0.fill(&mut bytes);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Self::Error> {
+        self.0.fill(out);
+        Ok(())
+    }
+}
+
+impl rand_core::TryCryptoRng for Ephemeral {}
+
+impl Drop for Ephemeral {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+// ── packs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// The sealed items that travel with one transaction, by position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,4 +716,271 @@ pub struct SealedPack {
     pub wraps_root: [u8; 32],
     /// State commitments by position; empty when the pack came from elsewhere.
     pub commitments: Vec<[u8; 32]>,
+}
+
+/// What is left of an item or of its wraps: the bytes, or their digest once they were removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// Still there.
+    Kept(&'a [u8]),
+    /// Removed.
+    Removed(Digest),
+}
+
+/// Digest of an item or of the wraps beside it; it stands for them once they are removed.
+pub fn part_digest(bytes: &[u8]) -> Digest {
+    digest::keyed(Use::PackItem, &[bytes])
+}
+
+/// The root over parts of which some may be removed.
+pub fn root_of_parts(parts: &[Part<'_>]) -> Digest {
+    let digests = parts.iter().map(|part| match part {
+        Part::Kept(bytes) => part_digest(bytes),
+        Part::Removed(digest) => *digest,
+    });
+    pack_root(&digests.collect::<Vec<_>>())
+}
+
+/// Checks what is left of a pack against one of its roots.
+///
+/// # Errors
+/// `EnvelopeError::RootMismatch`.
+pub fn verify_parts(parts: &[Part<'_>], root: &Digest) -> Result<(), EnvelopeError> {
+    if root_of_parts(parts) == *root { Ok(()) } else { Err(EnvelopeError::RootMismatch) }
+}
+
+impl SealedPack {
+    /// A pack received from elsewhere: every part has its one encoding, the roots are computed from the bytes.
+    ///
+    /// # Errors
+    /// `EnvelopeError`: differing counts, or a malformed part with its position.
+    pub fn from_items(items: Vec<Vec<u8>>, wraps: Vec<Vec<u8>>) -> Result<Self, EnvelopeError> {
+        if items.len() != wraps.len() {
+            return Err(EnvelopeError::CountsDiffer { left: items.len(), right: wraps.len() });
+        }
+        for (position, (item, beside)) in items.iter().zip(&wraps).enumerate() {
+            Item::decode(item).map_err(|error| at(position, error.into()))?;
+            read_wraps(beside).map_err(|error| at(position, error))?;
+        }
+        Ok(Self::with_commitments(items, wraps, Vec::new()))
+    }
+
+    fn with_commitments(items: Vec<Vec<u8>>, wraps: Vec<Vec<u8>>, commitments: Vec<Digest>) -> Self {
+        let root = pack_root(&digest::keyed_many(Use::PackItem, &items));
+        let wraps_root = pack_root(&digest::keyed_many(Use::PackItem, &wraps));
+        SealedPack { items, wraps, root, wraps_root, commitments }
+    }
+
+    /// How many records it holds.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Bytes of items and wraps.
+    pub fn size(&self) -> usize {
+        self.items.iter().chain(&self.wraps).map(Vec::len).sum()
+    }
+
+    /// What stands for an item once it is removed.
+    pub fn item_digest(&self, position: usize) -> Option<Digest> {
+        self.items.get(position).map(|item| part_digest(item))
+    }
+
+    /// What stands for an item's wraps once they are removed.
+    pub fn wraps_digest(&self, position: usize) -> Option<Digest> {
+        self.wraps.get(position).map(|wraps| part_digest(wraps))
+    }
+}
+
+fn at(position: usize, error: EnvelopeError) -> EnvelopeError {
+    EnvelopeError::At { position, error: Box::new(error) }
+}
+
+/// One record to be sealed.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Random id of the record.
+    pub record_id: [u8; 16],
+    /// Version, from 1.
+    pub version: u64,
+    /// Its class.
+    pub class: String,
+    /// Whom it is wrapped for, at least one.
+    pub recipients: Vec<Recipient>,
+}
+
+impl Draft {
+    fn place<'a>(&'a self, origin: &'a str) -> Place<'a> {
+        Place { origin, record_id: self.record_id, version: self.version, class: &self.class }
+    }
+
+    fn check(&self, position: usize) -> Result<(), EnvelopeError> {
+        if !(1..=MAX_RECIPIENTS).contains(&self.recipients.len()) {
+            return Err(EnvelopeError::RecipientCount { position, count: self.recipients.len() });
+        }
+        if self.recipients.iter().any(|recipient| recipient.id().class != self.class) {
+            return Err(EnvelopeError::WrongClass { position });
+        }
+        let mut seen = HashSet::with_capacity(self.recipients.len());
+        if !self.recipients.iter().all(|recipient| seen.insert(recipient.kid())) {
+            return Err(EnvelopeError::DuplicateRecipient { position });
+        }
+        Ok(())
+    }
+}
+
+/// The contents of a batch: ranges of one buffer, checked.
+struct Contents<'a> {
+    data: &'a [u8],
+    spans: Vec<Range<usize>>,
+}
+
+impl<'a> Contents<'a> {
+    fn new(data: &'a [u8], spans: &[[u64; 2]]) -> Result<Self, EnvelopeError> {
+        let checked = spans.iter().enumerate().map(|(position, [start, end])| {
+            let out_of_range = EnvelopeError::SpanOutOfRange { position };
+            let (Ok(start), Ok(end)) = (usize::try_from(*start), usize::try_from(*end)) else {
+                return Err(out_of_range);
+            };
+            match data.get(start..end) {
+                None => Err(out_of_range),
+                Some(content) if content.len() > MAX_CONTENT_BYTES => {
+                    Err(EnvelopeError::TooLarge { position, bytes: content.len() })
+                }
+                Some(_) => Ok(start..end),
+            }
+        });
+        Ok(Contents { data, spans: checked.collect::<Result<_, _>>()? })
+    }
+}
+
+impl Inputs for Contents<'_> {
+    fn count(&self) -> usize {
+        self.spans.len()
+    }
+
+    fn at(&self, index: usize) -> &[u8] {
+        self.spans.get(index).and_then(|span| self.data.get(span.clone())).unwrap_or_default()
+    }
+}
+
+#[derive(Default)]
+struct Sealed {
+    item: Vec<u8>,
+    wraps: Vec<u8>,
+    commitment: Digest,
+}
+
+fn seal_one(
+    content: &[u8],
+    content_digest: &Digest,
+    content_key: &[u8; 32],
+    draft: &Draft,
+    origin: &str,
+) -> Result<Sealed, EnvelopeError> {
+    let external_aad = draft.place(origin).external_aad()?;
+    let derived = derive_from(content_key);
+    Ok(Sealed {
+        item: seal_item(content, content_key, &derived.key_commitment, &external_aad)?,
+        wraps: seal_wraps(&draft.recipients, content_key, &external_aad)?,
+        commitment: commitment(&derived.opening_key, content_digest),
+    })
+}
+
+/// Seals ranges of `data`, one a draft, for the chain `origin`; order is kept.
+///
+/// # Errors
+/// `EnvelopeError`; nothing is sealed then.
+pub fn seal_records(
+    origin: &str,
+    data: &[u8],
+    spans: &[[u64; 2]],
+    drafts: &[Draft],
+) -> Result<SealedPack, EnvelopeError> {
+    if spans.len() != drafts.len() {
+        return Err(EnvelopeError::CountsDiffer { left: spans.len(), right: drafts.len() });
+    }
+    let contents = Contents::new(data, spans)?;
+    let mut records = HashSet::with_capacity(drafts.len());
+    for (position, draft) in drafts.iter().enumerate() {
+        draft.check(position)?;
+        if !records.insert(draft.record_id) {
+            return Err(EnvelopeError::DuplicateRecord { position });
+        }
+    }
+    let digests = digest::blake3_many(&contents);
+    // All keys of the batch in one request, wiped when the batch is sealed.
+    let mut keys = Zeroizing::new(vec![0; drafts.len().saturating_mul(32)]);
+    digest::random_bytes(&mut keys).map_err(|_| EnvelopeError::NoRandomness)?;
+    let (keys, _) = keys.as_chunks::<32>();
+    let mut sealed: Vec<Result<Sealed, EnvelopeError>> = Vec::new();
+    sealed.resize_with(drafts.len(), || Ok(Sealed::default()));
+    pool::fill_chunks(&mut sealed, RUN, |first, run| {
+        let inputs = drafts.iter().zip(keys).zip(&digests).enumerate().skip(first);
+        for (slot, (position, ((draft, key), content_digest))) in run.iter_mut().zip(inputs) {
+            *slot = seal_one(contents.at(position), content_digest, key, draft, origin);
+        }
+    });
+    let (mut items, mut wraps, mut commitments) = (Vec::new(), Vec::new(), Vec::new());
+    for (position, sealed) in sealed.into_iter().enumerate() {
+        let sealed = sealed.map_err(|error| at(position, error))?;
+        items.push(sealed.item);
+        wraps.push(sealed.wraps);
+        commitments.push(sealed.commitment);
+    }
+    Ok(SealedPack::with_commitments(items, wraps, commitments))
+}
+
+/// One record to be opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    /// The sealed record.
+    pub item: &'a [u8],
+    /// The wraps beside it.
+    pub wraps: &'a [u8],
+    /// The key to open it with.
+    pub key: &'a ClassKey,
+    /// Where it stands.
+    pub place: Place<'a>,
+    /// What state says of it; `None` where no state is at hand.
+    pub commitment: Option<Digest>,
+}
+
+/// Opens one record; content comes out only if wrap, key commitment, place and commitment all hold.
+///
+/// # Errors
+/// `EnvelopeError::NoWrap` when the key is none of the recipients; otherwise the bytes are not what was sealed.
+pub fn open_record(opening: &Opening<'_>) -> Result<Opened, EnvelopeError> {
+    let item = Item::decode(opening.item)?;
+    let wraps = read_wraps(opening.wraps)?;
+    let external_aad = opening.place.external_aad()?;
+    let wrap = wraps.iter().find(|wrap| wrap.kid() == opening.key.kid).ok_or(EnvelopeError::NoWrap)?;
+    let opened = item.open(&*wrap.open(opening.key, &external_aad)?, &external_aad)?;
+    if let Some(expected) = opening.commitment
+        && commitment(&opened.opening_key, &digest::blake3(&opened.content)) != expected
+    {
+        return Err(EnvelopeError::CommitmentMismatch);
+    }
+    Ok(opened)
+}
+
+/// Opens many, on the pool; order is kept.
+///
+/// # Errors
+/// The first that [`open_record`] refuses, with its position.
+pub fn open_records(openings: &[Opening<'_>]) -> Result<Vec<Opened>, EnvelopeError> {
+    let mut opened: Vec<Result<Opened, EnvelopeError>> = Vec::new();
+    opened.resize_with(openings.len(), || Err(EnvelopeError::CannotOpen));
+    pool::fill_chunks(&mut opened, RUN, |first, run| {
+        for (slot, opening) in run.iter_mut().zip(openings.iter().skip(first)) {
+            *slot = open_record(opening);
+        }
+    });
+    let checked = opened.into_iter().enumerate().map(|(position, result)| result.map_err(|error| at(position, error)));
+    checked.collect()
 }
