@@ -8,6 +8,8 @@ use ehrfast_core::merkle::trie_proof::{EMPTY, Found, TrieProof, TrieProofError, 
 use ehrfast_core::state::{Path, WriteSet};
 use proptest::prelude::*;
 
+use crate::pinned::pinned;
+
 type State = BTreeMap<Path, Vec<u8>>;
 
 fn bit(path: &Path, depth: usize) -> bool {
@@ -271,6 +273,61 @@ fn empty_siblings_cost_a_bit() {
     assert_eq!(proof.siblings.len(), 256);
     assert_eq!(proof.encode().len(), 1 + 1 + 3 + (2 + 32) + (2 + 32) + 1);
     assert_eq!(proof.verify(&trie.root(), &[0; 32], Some(&[1; 17])), Ok(()));
+}
+
+fn flipped(path: &Path, at: usize) -> Path {
+    let mut changed = *path;
+    changed[at / 8] ^= 0x80 >> (at % 8);
+    changed
+}
+
+/// The pinned state of 200 keys, 40 of them close to another, and 100 paths that it does not hold; the twin is
+/// `generated` in tests/reference/trie.py.
+fn generated() -> (State, Vec<Path>) {
+    let mut stream = blake3::Hasher::new().update(b"ehrfast state trie vector").finalize_xof();
+    let mut draws = vec![[0; 32]; 260];
+    draws.iter_mut().for_each(|draw| stream.fill(draw));
+    let close = draws[..40].iter().enumerate().map(|(number, path)| flipped(path, 56 + 5 * number));
+    let paths = draws[..160].iter().copied().chain(close);
+    let state = paths.enumerate().map(|(number, path)| (path, [&path[16..], &[number as u8]].concat())).collect();
+    (state, draws[160..].to_vec())
+}
+
+#[test]
+fn generated_proofs_are_pinned() {
+    let (state, absent) = generated();
+    let trie = load(&state);
+    assert_eq!(hex::encode(trie.root()), pinned("state_trie", "root"));
+    let mut encodings = blake3::Hasher::new();
+    for path in state.keys().chain(&absent) {
+        let bytes = trie.prove(path).encode();
+        encodings.update(&u32::try_from(bytes.len()).unwrap().to_be_bytes()).update(&bytes);
+    }
+    assert_eq!(encodings.finalize().to_hex().as_str(), pinned("state_trie", "proofs"));
+    let three = load(&state.into_iter().take(3).collect());
+    assert_eq!(hex::encode(three.prove(&absent[0]).encode()), pinned("state_trie", "example"));
+}
+
+#[test]
+fn generated_write_sets_are_pinned() {
+    let count: u32 = pinned("write_set", "count").parse().unwrap();
+    let generated = |number: u32| {
+        let label = format!("ehrfast write set vector {number}");
+        let mut stream = blake3::Hasher::new().update(label.as_bytes()).finalize_xof();
+        set((0..number % 20).map(|_| {
+            let mut draw = [0; 96];
+            stream.fill(&mut draw);
+            let stored = draw[34..34 + 17 + usize::from(draw[33] % 46)].to_vec();
+            (draw[..32].try_into().unwrap(), (draw[32] % 4 != 0).then_some(stored))
+        }))
+    };
+    let mut encodings = blake3::Hasher::new();
+    for number in 0..count {
+        let bytes = generated(number).encode();
+        encodings.update(&u32::try_from(bytes.len()).unwrap().to_be_bytes()).update(&bytes);
+    }
+    assert_eq!(encodings.finalize().to_hex().as_str(), pinned("write_set", "encodings"));
+    assert_eq!(hex::encode(generated(2).encode()), pinned("write_set", "example"));
 }
 
 #[test]
