@@ -649,23 +649,131 @@ def state_path(contract: str, key: object) -> bytes:
     """
 
 # ── block ──────────────────────────────────────────────── owner: H4
+class BlockLeaf:
+    """The leaf that closes a block, decoded: ``0x02 || CBOR [1, chain id, height, …, proposer]``."""
+
+    @property
+    def chain_id(self) -> str:
+        """A name, a hyphen and 32 hex digits of the genesis hash."""
+
+    @property
+    def height(self) -> int:
+        """Blocks of ours before this one; 0 is genesis."""
+
+    @property
+    def engine_height(self) -> int: ...
+    @property
+    def time_ms(self) -> int:
+        """Block time, Unix milliseconds."""
+
+    @property
+    def first_index(self) -> int:
+        """Index of the block's first entry in the log."""
+
+    @property
+    def leaf_count(self) -> int:
+        """Entries before the block leaf."""
+
+    @property
+    def tree_size(self) -> int:
+        """Log size after the block: ``first_index + leaf_count + 1``."""
+
+    @property
+    def previous_root(self) -> bytes:
+        """Log root at size ``first_index``."""
+
+    @property
+    def state_root(self) -> bytes:
+        """Root of the state trie after the block."""
+
+    @property
+    def proposer(self) -> bytes:
+        """Public key of the proposer."""
+
 @final
-class Block:                 # assembled, immutable
-    chain_id: str; height: int; engine_height: int; time_ms: int; first_index: int; leaf_count: int
-    previous_root: bytes; state_root: bytes; proposer: bytes
-    leaf: bytes              # the block leaf 0x02 || CBOR[...]
-    leaf_hash: bytes         # RFC 6962 leaf hash of it
-    tree_size: int; log_root: bytes      # after this block
-    transactions: list[bytes]; receipts: list[bytes]; leaves: list[bytes]
-    write_set: WriteSet
-def assemble(log: Log, trie: Trie, *, chain_id: str, height: int, engine_height: int, time_ms: int, proposer: bytes,
-             entries: Sequence[tuple[Transaction | bytes, bytes]],      # (transaction, receipt) or (timer id, receipt)
-             writes: WriteSet, packs: Sequence[SealedPack]) -> tuple[Block, Trie]: ...
-    # appends the leaves to `log` (the caller truncates on abandon) and returns the block and the next trie version
-def assemble_genesis(log: Log, trie: Trie, genesis: bytes, writes: WriteSet, *, chain_id: str, time_ms: int, proposer: bytes) -> tuple[Block, Trie]: ...
-def decode_block_leaf(leaf: Buffer) -> BlockLeaf: ...                   # frozen: same fields as Block's first nine
-def transaction_leaf(id: bytes, received_digest: bytes, receipt: bytes) -> bytes: ...
-def timer_leaf(timer_id: bytes, receipt: bytes) -> bytes: ...
+class Block(BlockLeaf):
+    """An assembled block: its leaf and everything the leaf commits to, immutable."""
+
+    @property
+    def leaf(self) -> bytes:
+        """The block leaf, encoded."""
+
+    @property
+    def leaf_hash(self) -> bytes:
+        """Its RFC 6962 leaf hash."""
+
+    @property
+    def log_root(self) -> bytes:
+        """Log root after this block."""
+
+    @property
+    def transactions(self) -> list[bytes]:
+        """As received, in leaf order; timers have none."""
+
+    @property
+    def receipts(self) -> list[bytes]:
+        """One an entry; none for genesis."""
+
+    @property
+    def leaves(self) -> list[bytes]:
+        """Leaf preimages in order, the block leaf last."""
+
+    @property
+    def write_set(self) -> WriteSet: ...
+
+def assemble(
+    log: Log,
+    trie: Trie,
+    *,
+    chain_id: str,
+    height: int,
+    engine_height: int,
+    time_ms: int,
+    proposer: bytes,
+    entries: Sequence[tuple[Transaction | bytes, bytes]],
+    writes: WriteSet,
+    packs: Sequence[SealedPack],
+) -> tuple[Block, Trie]:
+    """Closes a block: appends its leaves to ``log`` and gives it with the next version of the trie.
+
+    Whatever can fail fails before the log is touched. To abandon the block, truncate the log to ``first_index``.
+
+    Args:
+        log: all leaves before this block.
+        trie: the state before it.
+        entries: (transaction or timer id of 32 bytes, encoded receipt), in order of execution.
+        writes: what execution changed.
+        packs: the attachments of the transactions, all of them, in order.
+
+    Raises:
+        InvalidInputError: ``pack.root_mismatch`` with ``position`` over all attachments, ``block.no_entries``,
+            ``block.chain_id``, ``block.out_of_range``, ``block.proposer_length``, ``timer.wrong_length``.
+    """
+
+def assemble_genesis(
+    log: Log, trie: Trie, genesis: bytes, writes: WriteSet, *, chain_id: str, time_ms: int, proposer: bytes
+) -> tuple[Block, Trie]:
+    """Block 0: the entry ``0x00 || BLAKE3(genesis)`` and its block leaf, over the state that genesis writes.
+
+    Raises:
+        ConflictError: ``block.log_not_empty``.
+        InvalidInputError: ``block.chain_id``, ``block.chain_id_mismatch`` when it does not end in the hash of
+            ``genesis``; else as ``assemble``.
+    """
+
+def decode_block_leaf(leaf: Buffer) -> BlockLeaf:
+    """Reads a block leaf and nothing else.
+
+    Raises:
+        InvalidInputError: ``block.other_leaf``, ``block.chain_id``, ``block.no_entries``, ``block.out_of_range`` or a
+            ``cbor.…`` code.
+    """
+
+def transaction_leaf(id: bytes, received_digest: bytes, receipt: bytes) -> bytes:
+    """``0x01 || id || SHA-256(received bytes) || BLAKE3(receipt)``."""
+
+def timer_leaf(timer_id: bytes, receipt: bytes) -> bytes:
+    """``0x03 || timer id || BLAKE3(receipt)``."""
 
 # ── envelope ───────────────────────────────────────────── owner: H6
 @final

@@ -1,6 +1,7 @@
 //! All integration tests of the core, one module a topic.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod block;
 mod cbor;
 mod cose;
 mod log;
