@@ -24,6 +24,37 @@ from tests.contracts_toy import counter, relay
 from tests.reference.ledger import CHAIN_ID, Ledger, named_bytes
 from tests.reference.state import StateView
 
+BREAKER = '''
+from dataclasses import dataclass
+from ehrfast.contracts.contract import Context, Contract
+
+contract = Contract("toy", version=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Args:
+    number: int = 0
+    text: str = ""
+
+
+@contract.event
+@dataclass(frozen=True, slots=True)
+class Said:
+    number: int
+    text: str
+
+
+@contract.method
+def run(ctx: Context, args: Args) -> None:
+    ctx.put(("before",), 1)
+    {body}
+
+
+@contract.method
+def good(ctx: Context, args: Args) -> None:
+    ctx.put(("good", args.number), True)
+'''
+
 TOYS = [f"tests.contracts_toy.{name}" for name in ("counter", "relay", "governance")]
 ALL_TOYS = [*TOYS, "tests.contracts_toy.counter_2"]
 
@@ -177,6 +208,48 @@ def test_work_is_the_same_every_time(view: Any) -> None:
     assert counts[0][0] == 118 + 1 + 100 + 10_000 + 100
 
 
+COUNTING = {
+    "list": ("x = [y for y in range(args.number)]", 1),
+    "filtered": ("x = [y for y in range(args.number) if y < 0]", 1),
+    "dictionary": ("x = {y: y for y in range(args.number)}", 1),
+    "generator": ("x = tuple(y for y in range(args.number))", 1),
+    "any": ("x = any(y < 0 for y in range(args.number))", 1),
+    "nested": ("x = [y for z in (0, 1) for y in range(args.number)]", 2),
+    "inner": ("x = [[y for y in range(args.number)] for z in (0, 1)]", 2),
+    "loop": ("for y in range(args.number):\n        pass", 1),
+    "walk": ("x = list(range(args.number))", 1),
+    "search": ("x = list(range(args.number))\n    y = -1 in x", 1.25),
+    "slice": ("x = list(range(args.number))[1:]", 1.25),
+    "function": ("for y in range(args.number):\n        nothing()", 2),
+    "reads": ("for y in range(args.number):\n        z = ctx.get((y,))", 41),
+    "writes": ("for y in range(args.number):\n        ctx.put((0,), y)", 101),
+    "deletions": ("for y in range(args.number):\n        ctx.delete((y,))", 101),
+}
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_whatever_repeats_is_counted(name: str) -> None:
+    body, each = COUNTING[name]
+    source = BREAKER.replace("{body}", body) + "\n\ndef nothing() -> None:\n    pass\n"
+    work = {}
+    for number in (100, 300):
+        ledger = Ledger(Registry([source.encode()]))
+        work[number] = ledger.call("toy", "run", {"number": number})
+        assert work[number].code == 0
+    assert work[300].work - work[100].work == pytest.approx(each * 200, abs=2)
+    short = Ledger(Registry([source.encode()]), work_limit=work[300].work - 1)
+    assert short.call("toy", "run", {"number": 300}).code == "contract.out_of_work"
+
+
+def test_the_copy_that_runs_has_no_built_ins() -> None:
+    held = Registry(TOYS).find("relay", 1)
+    assert held is not None
+    names = held.methods["both"].run.__globals__
+    assert names["__builtins__"] == {}
+    modules = [name for name, value in names.items() if type(value) is type(logging)]
+    assert modules == []
+
+
 def test_the_budget_covers_nested_calls(view: Any) -> None:
     whole = Ledger(Registry(TOYS), view=StateView())
     needed = whole.call("relay", "both", {"first": "a", "second": "b"}).work
@@ -232,9 +305,9 @@ BREAKING = {
     "emit_missing": "ctx.emit(Said(1))",
     "emit_not_nfc": "ctx.emit(Said(1, args.text))",
     "emit_many": "for x in range(65):\n        ctx.emit(Said(x, 'a'))",
-    "timer_past": "ctx.at(ctx.time_ms, 'run', args)",
-    "timer_far": "ctx.at('a', 'run', args)",
-    "timer_unknown": "ctx.at(ctx.time_ms + 1, 'missing', args)",
+    "timer_past": "ctx.at(ctx.time_ms, 'run', (1,))",
+    "timer_far": "ctx.at('a', 'run', (1,))",
+    "timer_unknown": "ctx.at(ctx.time_ms + 1, 'missing', (1,))",
     "timer_arguments": "ctx.at(ctx.time_ms + 1, 'run', (1, 2, 3))",
     "call_arguments": "ctx.call('toy', 'run', 1)",
     "fail_no_code": "ctx.fail(1)",
@@ -244,38 +317,6 @@ BREAKING = {
     "missing_argument": "ctx.get()",
     "walk_number": "for x in args.number:\n        pass",
 }
-BREAKER = '''
-from dataclasses import dataclass
-from ehrfast.contracts.contract import Context, Contract
-
-contract = Contract("toy", version=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Args:
-    number: int = 0
-    text: str = ""
-
-
-@contract.event
-@dataclass(frozen=True, slots=True)
-class Said:
-    number: int
-    text: str
-
-
-@contract.method
-def run(ctx: Context, args: Args) -> None:
-    ctx.put(("before",), 1)
-    {body}
-
-
-@contract.method
-def good(ctx: Context, args: Args) -> None:
-    ctx.put(("good", args.number), True)
-'''
-
-
 @pytest.mark.parametrize("name", BREAKING)
 def test_a_broken_call_leaves_nothing_and_neighbours_go_on(name: str, view: Any) -> None:
     ledger = Ledger(Registry([BREAKER.replace("{body}", BREAKING[name]).encode()]), view=view)

@@ -65,8 +65,8 @@ class _Call:
     """What all contexts of one transaction share."""
 
     __slots__ = (
-        "attachments", "block", "contracts", "events", "index", "meter", "salt", "scheduled", "sender",
-        "transaction_id", "view",
+        "attachments", "block", "contracts", "events", "index", "meter", "salt", "sender", "transaction_id",
+        "view",
     )  # fmt: skip
 
     def __init__(
@@ -92,7 +92,6 @@ class _Call:
         self.index = index
         self.attachments = attachments
         self.events: list[Event] = []
-        self.scheduled = False
 
 
 class _View:
@@ -226,7 +225,6 @@ class _Context(_View):
         typed = type(version) is int and type(height) is int and type(code_hash) is bytes and type(contract) is str
         if self._name != "governance" or not typed or not is_code(contract) or len(code_hash) != CODE_HASH_BYTES:
             raise Broken
-        self._call.scheduled = True
         _schedule(self._call, contract, version, code_hash, height)
 
 
@@ -519,8 +517,6 @@ class Runtime:
         return self._finish(call, code, told)
 
     def _finish(self, call: _Call, code: int | str, told: tuple[Event, ...]) -> Outcome:
-        if call.scheduled:
-            self._current = None
         if code != 0:
             return Outcome(code, call.meter.spent, 0, told)
         written = call.view.accept()
