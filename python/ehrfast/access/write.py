@@ -1,0 +1,181 @@
+"""Writing records: which resources are new, changed or already there; sealed, signed and submitted as one transaction.
+
+A resource whose bytes equal its newest version makes no second one. Versions still under way are counted, so writes
+may be pipelined; a failed one takes its numbers back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from ehrfast._core import Resources, SigningKey, blake3_digests, keyed_digest, random_bytes
+from ehrfast.access.sign import sign_call
+from ehrfast.chain.chain import Chain
+from ehrfast.chain.pending import PendingReceipt
+from ehrfast.consensus.lanes import ROUTINE
+from ehrfast.fhir.references import resolve
+from ehrfast.keys.subjects import Subjects
+from ehrfast.records.classes import class_of
+from ehrfast.records.index.memory import RecordIndex
+from ehrfast.records.seal import DIGEST_BYTES, Draft, seal
+
+MAX_RECORDS: Final = 700
+"""Records of one transaction; its arguments stay below 256 KiB."""
+MAX_CONTENT_BYTES: Final = 4 * 1024 * 1024
+"""Plaintext of one transaction, unless a single resource is larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One resource of a document, not yet compared with what is there."""
+
+    reference: str = field(repr=False)
+    resource_type: str
+    patient: str | None = field(repr=False)
+    full_url: str | None = field(repr=False)
+    start: int
+    end: int
+    digest: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    record_id: bytes
+    version: int
+    digest: bytes
+    pending: int
+
+
+class RecordWriter:
+    """Plans, seals and submits record versions of one custodian. Thread-safe."""
+
+    def __init__(self, chain: Chain, subjects: Subjects, index: RecordIndex) -> None:
+        self._chain = chain
+        self._subjects = subjects
+        self._index = index
+        self._lock = threading.Lock()
+        self._under_way: dict[str, _UnderWay] = {}
+
+    def describe(self, resources: Resources) -> list[Incoming]:
+        """What a document holds: references, patients and digests of its resources, in entry order.
+
+        A resource without id gets one drawn from its bytes under the custodian's key, beside the bytes: the same file
+        imported again finds it again, and nobody without the key can guess it.
+        """
+        spans = resources.spans
+        if not len(resources):
+            return []
+        flat = np.ascontiguousarray(spans).reshape(-1)
+        digests = blake3_digests(resources.data, flat)[::2]
+        rows = resources.rows()
+        custodian = self._subjects.of(None)
+        references = []
+        for number, (resource_type, resource_id, full_url, _, _) in enumerate(rows):
+            if resource_id is None:
+                seed = custodian.root + (full_url or "").encode() + bytes(digests[number])
+                resource_id = keyed_digest("index", seed)[:16].hex()
+            references.append(f"{resource_type}/{resource_id}")
+        within = {row[2]: reference for row, reference in zip(rows, references, strict=True) if row[2] is not None}
+        limits = spans.tolist()
+        return [
+            Incoming(
+                reference,
+                row[0],
+                reference if row[0] == "Patient" else resolve(row[3], within, self._index.full_url),
+                row[2],
+                *limits[number],
+                bytes(digests[number, :DIGEST_BYTES]),
+            )
+            for number, (row, reference) in enumerate(zip(rows, references, strict=True))
+        ]
+
+    def write(
+        self, data: bytes, incoming: Sequence[Incoming], key: SigningKey, *, lane: int = ROUTINE
+    ) -> PendingReceipt | None:
+        """Seals and submits what is new or changed as one transaction; None when everything is already there.
+
+        Args:
+            data: the bytes the ranges point into.
+            incoming: at most `MAX_RECORDS`.
+            key: of the author.
+        """
+        self._join_patients(incoming)
+        with self._lock:
+            drafts = self._plan(incoming)
+            if not drafts:
+                return None
+            sealed = seal(self._chain.chain_id, data, drafts, self._subjects)
+            arguments = {"rows": sealed.rows, "epochs": sealed.epochs}
+            transaction = sign_call(
+                self._chain, key, "records", "put", arguments, packs=(sealed.pack,), lane=lane
+            )
+            for draft in drafts:
+                before = self._under_way.get(draft.reference)
+                count = 1 if before is None else before.pending + 1
+                self._under_way[draft.reference] = _UnderWay(draft.record_id, draft.version, draft.digest, count)
+            pending = self._chain.submit(transaction, (sealed.pack,))
+        pending.add_done_callback(lambda settled: self._settled(drafts, settled))
+        return pending
+
+    def _plan(self, incoming: Sequence[Incoming]) -> list[Draft]:
+        subjects = self._subjects.of_many([item.patient for item in incoming])
+        drafts: dict[str, Draft] = {}
+        fresh = random_bytes(16 * len(incoming))
+        for number, (item, subject) in enumerate(zip(incoming, subjects, strict=True)):
+            newest = self._under_way.get(item.reference) or self._index.current(item.reference)
+            if item.reference in drafts or (newest is not None and newest.digest == item.digest):
+                continue
+            default_url = f"urn:uuid:{item.reference.partition('/')[2]}"
+            drafts[item.reference] = Draft(
+                reference=item.reference,
+                record_id=fresh[16 * number : 16 * number + 16] if newest is None else newest.record_id,
+                version=1 if newest is None else newest.version + 1,
+                record_class=class_of(item.resource_type),
+                subject=subject,
+                start=item.start,
+                end=item.end,
+                digest=item.digest,
+                full_url=None if item.full_url == default_url else item.full_url,
+            )
+        return list(drafts.values())
+
+    def _join_patients(self, incoming: Sequence[Incoming]) -> None:
+        """A Patient resource joins the subject drawn for whoever referred to it earlier by its fullUrl."""
+        for item in incoming:
+            if item.resource_type == "Patient" and item.full_url is not None:
+                if self._subjects.known(item.reference) is None and self._subjects.known(item.full_url) is not None:
+                    self._subjects.join(item.full_url, item.reference)
+
+    def _settled(self, drafts: Sequence[Draft], settled: PendingReceipt) -> None:
+        with self._lock:
+            for draft in drafts:
+                mine = self._under_way.get(draft.reference)
+                if mine is not None:
+                    if mine.pending == 1:
+                        del self._under_way[draft.reference]
+                    else:
+                        self._under_way[draft.reference] = _UnderWay(
+                            mine.record_id, mine.version, mine.digest, mine.pending - 1
+                        )
+
+
+def split(incoming: Sequence[Incoming]) -> list[Sequence[Incoming]]:
+    """Cuts a document into parts that fit one transaction each, in order."""
+    parts: list[Sequence[Incoming]] = []
+    first, size = 0, 0
+    for number, item in enumerate(incoming):
+        grown = size + item.end - item.start
+        if number > first and (number - first == MAX_RECORDS or grown > MAX_CONTENT_BYTES):
+            parts.append(incoming[first:number])
+            first, grown = number, item.end - item.start
+        size = grown
+    if first < len(incoming):
+        parts.append(incoming[first:])
+    return parts
+
+

@@ -1,0 +1,576 @@
+"""One chain: the pipeline's stages composed, driven by an engine, over one folder.
+
+Owns the threads between the stages. Reads see published state only. After a failed append or sync it refuses every
+write: what was acknowledged is safe, what was not is unknown to its sender and must be asked for by id after reopening.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Final
+
+from ehrfast._core import (
+    Block,
+    CheckpointFile,
+    KeyStore,
+    Log,
+    SealedPack,
+    SegmentLog,
+    SigningKey,
+    StateDb,
+    StateView,
+    Transaction,
+    Trie,
+    WriteSet,
+    random_bytes,
+    state_path,
+)
+from ehrfast.chain.admit import AdmissionRules, Submission, admit
+from ehrfast.chain.assemble import assemble
+from ehrfast.chain.clock import ChainClock
+from ehrfast.chain.commit import commit
+from ehrfast.chain.execute import Execution, execute
+from ehrfast.chain.order import order
+from ehrfast.chain.pending import PendingReceipt, PendingReceipts, refusal, settle
+from ehrfast.chain.prove import prove
+from ehrfast.chain.publish import Published, publish
+from ehrfast.chain.recover import Recovered, create_log, recover
+from ehrfast.chain.replay import WINDOW_MS, ReplayWindow
+from ehrfast.chain.subscribe import Subscription
+from ehrfast.consensus.engine import (
+    Admitted,
+    Batch,
+    Committed,
+    Engine,
+    Executed,
+    QueryAnswer,
+    SnapshotOffer,
+    build_engine,
+)
+from ehrfast.consensus.lanes import EMERGENCY, Lanes
+from ehrfast.contracts.contract import BlockContext
+from ehrfast.contracts.runtime import Runtime
+from ehrfast.errors import EhrfastError, NotFoundError, UnavailableError
+from ehrfast.model.block import PublishedBlock
+from ehrfast.model.checkpoint import Checkpoint
+from ehrfast.model.genesis import Genesis, open_genesis
+from ehrfast.model.proof import Evidence
+from ehrfast.model.receipt import Receipt
+
+MAX_PENDING: Final = 50_000
+MAX_PENDING_BYTES: Final = 256 * 1024 * 1024
+RECENT_BLOCKS: Final = 32
+SUBMIT_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class _Assembled:
+    """A block between execution and publication."""
+
+    block: Block
+    trie: Trie
+    view: StateView
+    execution: Execution
+    ids: frozenset[bytes]
+
+
+class Chain:
+    """A chain in this process. Build with `create` or `open`; close it, or use it in a ``with`` block."""
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        genesis: Genesis,
+        keys: KeyStore,
+        signer: SigningKey,
+        runtime: Runtime,
+        recovered: Recovered,
+        engine: Engine | None,
+        clock: ChainClock,
+    ) -> None:
+        self.folder = folder
+        self.genesis = genesis
+        self.chain_id = genesis.chain_id
+        self.clock = clock
+        self.runtime = runtime
+        self._keys = keys
+        self._signer = signer
+        self._segments = recovered.segments
+        self._state = recovered.state
+        self._log = recovered.log
+        self._slots = recovered.slots
+        self._published = recovered.published
+        self._window = recovered.window
+        self._cosigned: bytes | None = None
+        self._rules = AdmissionRules(self.chain_id, frozenset(runtime.registry.names), runtime.lane)
+        self._lanes = Lanes()
+        self._early: list[Admitted] = []
+        self._assembled: deque[_Assembled] = deque()
+        self._recent: deque[PublishedBlock] = deque(maxlen=RECENT_BLOCKS)
+        self._state_lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._settled = threading.Condition()
+        self._pending: dict[bytes, PendingReceipt] = {}
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._intake: SimpleQueue[list[tuple[Submission, PendingReceipt]] | None] = SimpleQueue()
+        self._subscriptions: list[Subscription] = []
+        self._failure: EhrfastError | None = None
+        self._closed = False
+        self._earliest_timer = runtime.earliest_timer(StateView(self._state))
+        self._engine = engine
+        self._admission: threading.Thread | None = None
+        if engine is not None:
+            self._admission = threading.Thread(target=self._admit_loop, name="ehrfast-admit", daemon=True)
+            self._admission.start()
+            engine.start(self, clock=clock.now_ms, next_due=self._next_due, failed=self._stop_after)
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @staticmethod
+    def create(folder: Path, signed_genesis: bytes, *, keys: KeyStore, signer: SigningKey, runtime: Runtime) -> None:
+        """Writes block 0 of a new chain into an empty folder."""
+        genesis = open_genesis(signed_genesis)
+        folder.mkdir(parents=True)
+        create_log(folder, signed_genesis, genesis, keys=keys, signer=signer, runtime=runtime)
+
+    @staticmethod
+    def open(
+        folder: Path,
+        *,
+        keys: KeyStore,
+        signer: SigningKey,
+        runtime: Runtime,
+        engine: Engine | None = None,
+        read_only: bool = False,
+        trust_clock: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Chain:
+        """Opens a chain, recovering whatever a crash left.
+
+        Args:
+            engine: who drives it; by default the genesis' engine. A read-only chain has none.
+            progress: called with (blocks read, blocks there).
+
+        Raises:
+            CorruptionError: the log is shorter than a known checkpoint, or a root does not recompute.
+        """
+        genesis = open_genesis((folder / "genesis").read_bytes())
+        recovered = recover(
+            folder, genesis, keys=keys, signer=signer, runtime=runtime, read_only=read_only, progress=progress
+        )
+        driver = None if read_only else engine or build_engine(genesis.engine)
+        clock = ChainClock(recovered.published.time_ms, trusted=trust_clock)
+        return Chain(
+            folder=folder,
+            genesis=genesis,
+            keys=keys,
+            signer=signer,
+            runtime=runtime,
+            recovered=recovered,
+            engine=driver,
+            clock=clock,
+        )
+
+    def close(self) -> None:
+        """Runs and commits what was admitted, then lets go of the folder."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._admission is not None:
+            self._intake.put(None)
+            self._admission.join()
+        if self._engine is not None:
+            self._engine.stop()
+        self._refuse_waiting(UnavailableError("chain.closed"))
+        for subscription in self._subscriptions:
+            subscription.stop()
+        if self._engine is not None and self._failure is None:
+            self._slots.write(self._published.note, sync=True)
+        self._state.close()
+        self._segments.close()
+
+    def __enter__(self) -> Chain:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Chain({self.chain_id}, height={self._published.height})"
+
+    # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def submit(self, transaction: Transaction | bytes, packs: Sequence[SealedPack] = ()) -> PendingReceipt:
+        """Hands in one signed transaction.
+
+        Args:
+            transaction: as received, or decoded.
+            packs: sealed records that travel with it, in the order of its attachments.
+
+        Returns:
+            A promise; settled once the block is durable and published, or the transaction refused.
+
+        Raises:
+            UnavailableError: the chain is closed, has stopped writing, or is full for a minute.
+        """
+        return self.submit_many([Submission(transaction, tuple(packs))])[0]
+
+    def submit_many(self, submissions: Sequence[Submission]) -> PendingReceipts:
+        """Hands in many at once; order is kept within a lane. See `submit`."""
+        self._make_room(submissions)
+        entries = [(submission, PendingReceipt(self._settled)) for submission in submissions]
+        if entries:
+            self._intake.put(entries)
+        return PendingReceipts([pending for _, pending in entries])
+
+    def _make_room(self, submissions: Sequence[Submission]) -> None:
+        size = _packed(submissions)
+        deadline = monotonic() + SUBMIT_TIMEOUT_S
+        with self._settled:
+            while True:
+                if self._failure is not None:
+                    raise UnavailableError("chain.stopped", {"cause": self._failure.code})
+                if self._closed or self._engine is None:
+                    raise UnavailableError("chain.closed" if self._closed else "chain.read_only")
+                if not self._waiting or (
+                    self._waiting + len(submissions) <= MAX_PENDING and self._waiting_bytes + size <= MAX_PENDING_BYTES
+                ):
+                    break
+                if monotonic() >= deadline:
+                    raise UnavailableError("chain.busy")
+                self._settled.wait(1.0)
+            self._waiting += len(submissions)
+            self._waiting_bytes += size
+
+    def _settle(self, outcomes: Sequence[tuple[PendingReceipt, Receipt | EhrfastError]], released_bytes: int) -> None:
+        with self._settled:
+            self._waiting -= len(outcomes)
+            self._waiting_bytes -= released_bytes
+        settle(self._settled, outcomes)
+
+    def _admit_loop(self) -> None:
+        while (first := self._intake.get()) is not None:
+            entries = list(first)
+            stop = False
+            while len(entries) < 4096:
+                try:
+                    more = self._intake.get_nowait()
+                except Empty:
+                    break
+                if more is None:
+                    stop = True
+                    break
+                entries.extend(more)
+            try:
+                self._admit(entries)
+            except EhrfastError as error:
+                self._stop_after(error)
+            except BaseException as error:
+                self._stop_after(error)
+                raise
+            if stop:
+                return
+
+    def _admit(self, entries: list[tuple[Submission, PendingReceipt]]) -> None:
+        if self._failure is not None:
+            stopped = UnavailableError("chain.stopped", {"cause": self._failure.code})
+            self._settle([(pending, stopped) for _, pending in entries], _packed(s for s, _ in entries))
+            return
+        steady = self.clock.steady
+        admitted: list[Admitted] = []
+        refused: list[tuple[PendingReceipt, Receipt | EhrfastError]] = []
+        let_go: list[Submission] = []
+        verdicts = admit([submission for submission, _ in entries], self._rules)
+        for (submission, pending), verdict in zip(entries, verdicts, strict=True):
+            code = verdict if isinstance(verdict, str) else self._hint(verdict, steady)
+            if code is None and isinstance(verdict, Admitted):
+                twin = self._pending.setdefault(verdict.transaction.id, pending)
+                if twin is pending:
+                    admitted.append(verdict)
+                    continue
+                code = "transaction.replayed"
+            refused.append((pending, refusal(code or "transaction.malformed")))
+            let_go.append(submission)
+        if refused:
+            self._settle(refused, _packed(let_go))
+        if admitted:
+            self._lanes.add(admitted)
+            if self._engine is not None:
+                self._engine.wake()
+
+    def _hint(self, item: Admitted, steady: bool) -> str | None:
+        """What published state already tells; execution judges again."""
+        if item.transaction.id in self._window:
+            return "transaction.replayed"
+        if not steady and item.lane != EMERGENCY:
+            return "clock.unsteady"
+        return None
+
+    def _refuse_waiting(self, error: EhrfastError) -> None:
+        with self._settled:
+            waiting, self._pending = self._pending, {}
+        self._lanes.drain()
+        self._early.clear()
+        outcomes: list[tuple[PendingReceipt, Receipt | EhrfastError]] = [(p, error) for p in waiting.values()]
+        if outcomes:
+            self._settle(outcomes, self._waiting_bytes)
+
+    def _stop_after(self, error: BaseException) -> None:
+        """The engine, or a stage, failed: no write is accepted any more, and no pending one is called a success."""
+        cause = error if isinstance(error, EhrfastError) else UnavailableError("chain.fault")
+        if cause is not error:
+            cause.__cause__ = error
+        self._failure = self._failure or cause
+        stopped = UnavailableError("chain.stopped", {"cause": cause.code})
+        stopped.__cause__ = cause
+        self._refuse_waiting(stopped)
+
+    # ── the six verbs ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def propose(self, time_ms: int) -> Batch | None:
+        """Takes the next batch out of the lanes; see `Application.propose`."""
+        last = self._last()
+        block_time = max(last.time_ms + 1, time_ms)
+        self._release_early(block_time)
+        proposer = self._signer.public_key
+        batch = order(self._lanes, engine_height=last.engine_height + 1, time_ms=block_time, proposer=proposer)
+        if len(self._lanes) and self._engine is not None:
+            self._engine.wake()
+        due = self._earliest_timer is not None and self._earliest_timer <= block_time
+        return batch if batch.items or due else None
+
+    def validate(self, batch: Batch) -> bool:
+        """Whether every item is signed, of this chain, and within its limits; see `Application.validate`."""
+        submissions = [Submission(item.transaction, item.packs) for item in batch.items]
+        return not any(isinstance(verdict, str) for verdict in admit(submissions, self._rules))
+
+    def execute(self, batch: Batch) -> Executed:
+        """Runs a batch over the newest executed state; see `Application.execute`."""
+        parent = next(reversed(list(self._assembled)), None)
+        last = self._published if parent is None else parent.block
+        view = StateView(self._state, None if parent is None else parent.view)
+        execution = execute(
+            batch,
+            runtime=self.runtime,
+            view=view,
+            block=BlockContext(self.chain_id, last.height + 1, batch.time_ms),
+            first_index=last.tree_size,
+            seen=self._was_executed,
+        )
+        self._early.extend(execution.early)
+        if execution.refused:
+            self._settle_refused(execution.refused)
+        if not execution.entries:
+            return Executed(None, _app_hash(last), 0)
+        block, trie = assemble(
+            execution,
+            batch,
+            log=self._log,
+            trie=self._published.trie if parent is None else parent.trie,
+            chain_id=self.chain_id,
+            height=last.height + 1,
+        )
+        self._earliest_timer = self.runtime.earliest_timer(view)
+        ids = frozenset(receipt.id for receipt in execution.receipts)
+        self._assembled.append(_Assembled(block, trie, view, execution, ids))
+        if self._assembled[0].view is view:
+            view.detach_parent()
+        return Executed(block.height, _app_hash(block), block.leaf_count + 1)
+
+    def commit(self) -> Committed:
+        """Makes the oldest executed block durable and publishes it; see `Application.commit`."""
+        if not self._assembled:
+            return Committed(None, 0)
+        oldest = self._assembled[0]
+        block, execution = oldest.block, oldest.execution
+        commit(self._segments, block, execution.packs)
+        with self._state_lock:
+            published = publish(block, oldest.trie, state=self._state, signer=self._signer, slots=self._slots)
+            self._published = published
+            self._window.add(oldest.ids, block.time_ms)
+            self._assembled.popleft()
+            if self._assembled:
+                self._assembled[0].view.detach_parent()
+        self._window.forget_before(block.time_ms)
+        told = _as_published(oldest)
+        with self._changed:
+            self._recent.append(told)
+            self._changed.notify_all()
+        self._settle_executed(execution)
+        return Committed(block.height, 0)
+
+    def snapshot(self) -> tuple[SnapshotOffer, ...]:
+        """No snapshots are written yet, so none is offered."""
+        return ()
+
+    def query(self, path: bytes) -> QueryAnswer:
+        """A published value by its trie path, with its proof."""
+        with self._state_lock:
+            return QueryAnswer(self._published.height, self._state.get(path), self._published.trie.prove(path))
+
+    def _last(self) -> Published | Block:
+        """The newest executed version, published or not."""
+        newest = next(reversed(list(self._assembled)), None)
+        return self._published if newest is None else newest.block
+
+    def _was_executed(self, transaction_id: bytes) -> bool:
+        return transaction_id in self._window or any(transaction_id in block.ids for block in list(self._assembled))
+
+    def _release_early(self, block_time: int) -> None:
+        if self._early:
+            due = [item for item in self._early if item.transaction.expires <= block_time + WINDOW_MS]
+            self._early = [item for item in self._early if item.transaction.expires > block_time + WINDOW_MS]
+            self._lanes.put_back(due)
+
+    def _next_due(self) -> int | None:
+        early = min((item.transaction.expires - WINDOW_MS for item in list(self._early)), default=None)
+        return min((due for due in (early, self._earliest_timer) if due is not None), default=None)
+
+    def _settle_refused(self, refused: Sequence[tuple[Admitted, str]]) -> None:
+        outcomes: list[tuple[PendingReceipt, Receipt | EhrfastError]] = []
+        for item, code in refused:
+            pending = self._pending.pop(item.transaction.id, None)
+            if pending is not None:
+                outcomes.append((pending, refusal(code)))
+        self._settle(outcomes, sum(pack.size for item, _ in refused for pack in item.packs))
+
+    def _settle_executed(self, execution: Execution) -> None:
+        outcomes: list[tuple[PendingReceipt, Receipt | EhrfastError]] = []
+        for receipt in execution.receipts:
+            pending = self._pending.pop(receipt.id, None)
+            if pending is not None:
+                outcomes.append((pending, receipt))
+        self._settle(outcomes, sum(pack.size for pack in execution.packs))
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def published(self) -> Published:
+        """The newest readable version."""
+        return self._published
+
+    @property
+    def failure(self) -> EhrfastError | None:
+        """Why the chain stopped writing, or None."""
+        return self._failure
+
+    def view(self, contract: str, name: str, arguments: Mapping[str, object]) -> object:
+        """Asks a contract's published view about the published state."""
+        published = self._published
+        context = BlockContext(self.chain_id, published.height, self.clock.judging_ms(published.time_ms))
+        return self.runtime.view(StateView(self._state), contract, name, arguments, block=context)
+
+    def prove(
+        self, keys: Sequence[tuple[str, tuple[object, ...]]], *, opening_key: bytes | None = None
+    ) -> Evidence:
+        """Evidence for state values under the newest checkpoint; see `chain.prove`."""
+        with self._state_lock:
+            return prove(
+                keys,
+                published=self._published,
+                log=self._log,
+                state=self._state,
+                note=self.checkpoint,
+                opening_key=opening_key,
+            )
+
+    @property
+    def checkpoint(self) -> bytes:
+        """The newest checkpoint, with the witnesses' cosignatures when they are for this very tree."""
+        published, cosigned = self._published, self._cosigned
+        if cosigned is not None and cosigned.startswith(published.note):
+            return cosigned
+        return published.note
+
+    def add_cosignatures(self, note: bytes, lines: Sequence[str]) -> None:
+        """Keeps witnesses' cosignature lines beside the checkpoint they are for."""
+        self._cosigned = note + "".join(lines).encode()
+
+    @property
+    def log(self) -> Log:
+        """The RFC 6962 tree; leaves beyond the published tree size are not anybody's business yet."""
+        return self._log
+
+    @property
+    def segments(self) -> SegmentLog:
+        """The block log."""
+        return self._segments
+
+    def leaves(self, tree_size: int) -> Iterator[bytes]:
+        """Leaf preimages in order, up to a tree size."""
+        count = 0
+        for height in range(self._published.height + 1):
+            for leaf in self._segments.read(height).leaves:
+                if count == tree_size:
+                    return
+                yield leaf
+                count += 1
+
+    def find_receipt(self, transaction_id: bytes) -> Receipt:
+        """The receipt of an executed transaction.
+
+        Raises:
+            NotFoundError: ``transaction.unknown``; it may still be pending.
+        """
+        place = self._state.find_transaction(transaction_id)
+        if place is None or place[0] > self._published.height:
+            raise NotFoundError("transaction.unknown")
+        for _, receipt in self.read_block(place[0]).calls:
+            if receipt.id == transaction_id:
+                return receipt
+        raise NotFoundError("transaction.unknown")
+
+    def read_block(self, height: int) -> PublishedBlock:
+        """A published block, from memory when it is recent."""
+        for block in list(self._recent):
+            if block.height == height:
+                return block
+        frame = self._segments.read(height)
+        transactions = iter(frame.decoded_transactions())
+        calls = []
+        for leaf, receipt in zip(frame.leaves[:-1], frame.receipts, strict=False):
+            transaction = next(transactions) if leaf[:1] == b"\x01" else None
+            calls.append((transaction, Receipt.decode(receipt)))
+        return PublishedBlock(height, frame.head.time_ms, tuple(calls), frame.pack)
+
+    def read_item(self, height: int, pack_root: bytes, position: int) -> tuple[bytes, bytes]:
+        """One sealed item and its wraps out of a published block."""
+        return self._segments.read_item(height, pack_root, position)
+
+    def subscribe(self, handler: Callable[[PublishedBlock], None], *, next_height: int = 0) -> Subscription:
+        """Tells a handler of every published block from a height on, on a thread of its own."""
+        subscription = Subscription(
+            handler,
+            read=self.read_block,
+            published=lambda: self._published.height,
+            changed=self._changed,
+            next_height=next_height,
+        )
+        self._subscriptions.append(subscription)
+        return subscription
+
+
+def _packed(submissions: Iterable[Submission]) -> int:
+    return sum(pack.size for submission in submissions for pack in submission.packs)
+
+
+def _app_hash(version: Published | Block) -> bytes:
+    return Checkpoint(version.chain_id, version.tree_size, version.log_root).digest()
+
+
+def _as_published(assembled: _Assembled) -> PublishedBlock:
+    execution = assembled.execution
+    calls = tuple(
+        (entry if isinstance(entry, Transaction) else None, receipt)
+        for (entry, _), receipt in zip(execution.entries, execution.receipts, strict=True)
+    )
+    packs = {pack.root: pack for pack in execution.packs}
+    return PublishedBlock(assembled.block.height, assembled.block.time_ms, calls, packs.__getitem__)

@@ -1,0 +1,85 @@
+"""Execution: one contract call per transaction over an overlay of the state. Before: a batch. After: receipts and a write set.
+
+A failed call drops its writes and keeps its leaf; a refused transaction (replayed, expired, too early) gets neither.
+Nothing here is durable, and nothing here reads the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ehrfast._core import SealedPack, StateView, Transaction, WriteSet
+from ehrfast.chain.replay import expiry_fault
+from ehrfast.consensus.engine import Admitted, Batch
+from ehrfast.contracts.contract import BlockContext, Outcome
+from ehrfast.contracts.runtime import Runtime
+from ehrfast.model.receipt import Receipt
+
+
+@dataclass(slots=True)
+class Execution:
+    """The result of a batch.
+
+    Args:
+        entries: (transaction or timer id, encoded receipt) in leaf order.
+        receipts: the same receipts as values.
+        refused: (item, code) of items that get no leaf.
+        early: items that must wait for a later block.
+        packs: packs of the executed transactions, in leaf order.
+        writes: the block's write set.
+    """
+
+    entries: list[tuple[Transaction | bytes, bytes]] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
+    refused: list[tuple[Admitted, str]] = field(default_factory=list)
+    early: list[Admitted] = field(default_factory=list)
+    packs: list[SealedPack] = field(default_factory=list)
+    writes: WriteSet = field(default_factory=WriteSet)
+
+
+def execute(
+    batch: Batch,
+    *,
+    runtime: Runtime,
+    view: StateView,
+    block: BlockContext,
+    first_index: int,
+    seen: Callable[[bytes], bool],
+) -> Execution:
+    """Runs due timers, then the batch in its order.
+
+    Args:
+        view: an empty overlay over the state before this block.
+        first_index: leaf index of the block's first leaf.
+        seen: whether an id was executed within the replay window, unpublished blocks included.
+    """
+    result = Execution()
+
+    def record(entry: Transaction | bytes, identifier: bytes, outcome: Outcome) -> None:
+        events = tuple((event.contract, event.name, event.values) for event in outcome.events)
+        index = first_index + len(result.entries)
+        receipt = Receipt(identifier, block.height, index, outcome.code, outcome.work, outcome.write_count, events)
+        result.entries.append((entry, receipt.encode()))
+        result.receipts.append(receipt)
+
+    for timer_id, outcome in runtime.run_timers(view, block, first_index):
+        record(timer_id, timer_id, outcome)
+    here: set[bytes] = set()
+    for item in batch.items:
+        transaction = item.transaction
+        identifier = transaction.id
+        fault = expiry_fault(transaction.expires, block.time_ms)
+        if fault == "transaction.too_early":
+            result.early.append(item)
+        elif fault is not None:
+            result.refused.append((item, fault))
+        elif identifier in here or seen(identifier):
+            result.refused.append((item, "transaction.replayed"))
+        else:
+            here.add(identifier)
+            index = first_index + len(result.entries)
+            record(transaction, identifier, runtime.execute(view, transaction, block, index))
+            result.packs.extend(item.packs)
+    result.writes = view.write_set()
+    return result

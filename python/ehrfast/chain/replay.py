@@ -1,0 +1,48 @@
+"""The replay window: ids of the last hour's transactions, by block time and never by the clock.
+
+A transaction with an id in the window is replayed; one that expires before block time can never be applied again.
+Ids are dropped when a block is published, never while one is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+WINDOW_MS: Final = 60 * 60 * 1000
+_BUCKET_MS: Final = 60 * 1000
+
+
+class ReplayWindow:
+    """Ids seen within the hour before the newest published block, in minute buckets."""
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+        self._buckets: dict[int, list[bytes]] = {}
+
+    def __contains__(self, transaction_id: bytes) -> bool:
+        return transaction_id in self._seen
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def add(self, ids: Iterable[bytes], time_ms: int) -> None:
+        """Remembers the ids of a block with that time, failed calls included."""
+        listed = list(ids)
+        self._seen.update(listed)
+        self._buckets.setdefault(time_ms // _BUCKET_MS, []).extend(listed)
+
+    def forget_before(self, time_ms: int) -> None:
+        """Drops whole minutes that ended more than an hour before this block time."""
+        oldest = (time_ms - WINDOW_MS) // _BUCKET_MS
+        for bucket in [bucket for bucket in self._buckets if bucket < oldest]:
+            self._seen.difference_update(self._buckets.pop(bucket))
+
+
+def expiry_fault(expires_ms: int, block_time_ms: int) -> str | None:
+    """Whether a transaction may run in a block of that time: None, ``transaction.expired`` or ``transaction.too_early``."""
+    if expires_ms <= block_time_ms:
+        return "transaction.expired"
+    if expires_ms > block_time_ms + WINDOW_MS:
+        return "transaction.too_early"
+    return None

@@ -1,0 +1,1 @@
+"""Where records are found: projections of the log that can be thrown away and rebuilt."""

@@ -1,0 +1,137 @@
+"""Sealing: resources become a pack of ciphertexts and the rows that commit to them. Before: drafts. After: a pack to sign.
+
+Beside the records a pack carries one manifest per subject, sealed like them: which position holds which resource.
+The index is rebuilt from manifests alone, and an erased patient's manifest is as unreadable as the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ehrfast._core import ClassKey, SealedPack, cbor_encode, seal_records
+from ehrfast.keys.subjects import Epoch, Subject, Subjects
+from ehrfast.records.classes import INDEX
+
+PLACE_CHAIN: Final = 0
+MANIFEST_VERSION: Final = 1
+DIGEST_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A resource version about to be sealed.
+
+    Args:
+        reference: ``Type/id``.
+        record_id: 16 random bytes, the same for every version.
+        version: 1 for the first.
+        record_class: see `records.classes`.
+        subject: whose record it is.
+        start, end: byte range of the resource in the data it came in.
+        digest: first 16 bytes of BLAKE3 of those bytes.
+        full_url: what other resources of its Bundle call it, when that is not ``urn:uuid:`` + id.
+        co_recipients: further subjects whose key of the same class opens it.
+    """
+
+    reference: str = field(repr=False)
+    record_id: bytes
+    version: int
+    record_class: str
+    subject: Subject
+    start: int
+    end: int
+    digest: bytes = field(repr=False)
+    full_url: str | None = field(default=None, repr=False)
+    co_recipients: tuple[Subject, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SealedRecords:
+    """A pack and the arguments that put it into the state.
+
+    Args:
+        pack: travels with the transaction, as its only attachment.
+        rows: (record id, version, subject, class, epoch, commitment, attachment number, position, place).
+        epochs: (subject, class, epoch id, public key) the chain does not know yet.
+    """
+
+    pack: SealedPack
+    rows: tuple[tuple[object, ...], ...]
+    epochs: tuple[tuple[object, ...], ...]
+
+
+def seal(origin: str, data: bytes, drafts: Sequence[Draft], subjects: Subjects) -> SealedRecords:
+    """Encrypts, commits and wraps drafts in one batch; the work runs in Rust without the GIL.
+
+    Args:
+        origin: id of the chain the records belong to.
+        data: the bytes the drafts' ranges point into.
+        drafts: at most 700, record ids distinct.
+    """
+    manifests = _manifests(drafts)
+    listed = [cbor_encode((MANIFEST_VERSION, rows)) for rows in manifests.values()]
+    epochs: dict[tuple[bytes, str], Epoch] = {}
+
+    def key_of(subject: Subject, record_class: str) -> ClassKey:
+        name = (subject.id, record_class)
+        epoch = epochs.get(name)
+        if epoch is None:
+            epoch = epochs[name] = subjects.current(subject, record_class)
+        return epoch.key
+
+    items: list[tuple[bytes, int, str, list[ClassKey]]] = []
+    for draft in drafts:
+        keys = [key_of(subject, draft.record_class) for subject in (draft.subject, *draft.co_recipients)]
+        items.append((draft.record_id, draft.version, draft.record_class, keys))
+    for position, subject in enumerate(_by_id(drafts, manifests), start=len(drafts)):
+        items.append((subject.id, position, INDEX, [key_of(subject, INDEX)]))
+    pack = seal_records(origin, b"".join((data, *listed)), _spans(data, drafts, listed), items)
+    rows = tuple(
+        (
+            draft.record_id,
+            draft.version,
+            draft.subject.id,
+            draft.record_class,
+            epochs[draft.subject.id, draft.record_class].key.epoch,
+            commitment,
+            0,
+            position,
+            PLACE_CHAIN,
+        )
+        for position, (draft, commitment) in enumerate(zip(drafts, pack.commitments, strict=False))
+    )
+    unposted = tuple(
+        (subject, record_class, epoch.key.epoch, epoch.key.public_key)
+        for (subject, record_class), epoch in epochs.items()
+        if not epoch.posted
+    )
+    return SealedRecords(pack, rows, unposted)
+
+
+def _manifests(drafts: Sequence[Draft]) -> dict[bytes, list[tuple[int, str, str | None, bytes]]]:
+    manifests: dict[bytes, list[tuple[int, str, str | None, bytes]]] = {}
+    for position, draft in enumerate(drafts):
+        row = (position, draft.reference, draft.full_url, draft.digest)
+        manifests.setdefault(draft.subject.id, []).append(row)
+    return manifests
+
+
+def _by_id(drafts: Sequence[Draft], order: dict[bytes, list[tuple[int, str, str | None, bytes]]]) -> list[Subject]:
+    found = {draft.subject.id: draft.subject for draft in drafts}
+    return [found[subject_id] for subject_id in order]
+
+
+def _spans(data: bytes, drafts: Sequence[Draft], listed: Sequence[bytes]) -> NDArray[np.uint64]:
+    spans = np.empty((len(drafts) + len(listed), 2), dtype=np.uint64)
+    for position, draft in enumerate(drafts):
+        spans[position] = (draft.start, draft.end)
+    end = len(data)
+    for position, manifest in enumerate(listed, start=len(drafts)):
+        spans[position] = (end, end + len(manifest))
+        end += len(manifest)
+    return spans
