@@ -21,7 +21,7 @@ from ehrfast.consensus.lanes import ROUTINE
 from ehrfast.fhir.references import resolve
 from ehrfast.keys.subjects import Subjects
 from ehrfast.records.classes import class_of
-from ehrfast.records.index.memory import RecordIndex
+from ehrfast.records.index.memory import Entry, RecordIndex
 from ehrfast.records.seal import DIGEST_BYTES, Draft, seal
 
 MAX_RECORDS: Final = 700
@@ -127,7 +127,7 @@ class RecordWriter:
         drafts: dict[str, Draft] = {}
         fresh = random_bytes(16 * len(incoming))
         for number, (item, subject) in enumerate(zip(incoming, subjects, strict=True)):
-            newest = self._under_way.get(item.reference) or self._index.current(item.reference)
+            newest = self._newest(item.reference)
             if item.reference in drafts or (newest is not None and newest.digest == item.digest):
                 continue
             default_url = f"urn:uuid:{item.reference.partition('/')[2]}"
@@ -144,6 +144,15 @@ class RecordWriter:
             )
         return list(drafts.values())
 
+    def _newest(self, reference: str) -> _UnderWay | Entry | None:
+        """The newest version, under way or recorded; one under way counts until the index has caught up with it."""
+        under_way, recorded = self._under_way.get(reference), self._index.current(reference)
+        if under_way is None or (recorded is not None and recorded.version >= under_way.version):
+            if under_way is not None and under_way.pending == 0:
+                del self._under_way[reference]
+            return recorded
+        return under_way
+
     def _join_patients(self, incoming: Sequence[Incoming]) -> None:
         """A Patient resource joins the subject drawn for whoever referred to it earlier by its fullUrl."""
         for item in incoming:
@@ -152,16 +161,20 @@ class RecordWriter:
                     self._subjects.join(item.full_url, item.reference)
 
     def _settled(self, drafts: Sequence[Draft], settled: PendingReceipt) -> None:
+        applied = settled.applied()
         with self._lock:
             for draft in drafts:
                 mine = self._under_way.get(draft.reference)
-                if mine is not None:
-                    if mine.pending == 1:
-                        del self._under_way[draft.reference]
-                    else:
-                        self._under_way[draft.reference] = _UnderWay(
-                            mine.record_id, mine.version, mine.digest, mine.pending - 1
-                        )
+                if mine is None:
+                    continue
+                left = mine.pending - 1
+                if not applied and left == 0:
+                    del self._under_way[draft.reference]
+                else:
+                    self._under_way[draft.reference] = _UnderWay(mine.record_id, mine.version, mine.digest, left)
+        if not applied:
+            for draft in drafts:
+                self._subjects.forget_epoch(draft.subject.id, draft.record_class)
 
 
 def split(incoming: Sequence[Incoming]) -> list[Sequence[Incoming]]:

@@ -458,6 +458,16 @@ class Chain:
         return self._published
 
     @property
+    def signer_public_key(self) -> bytes:
+        """The key this node signs checkpoints with."""
+        return self._signer.public_key
+
+    def state_trie(self) -> Trie:
+        """The trie derived again from the state database's own values."""
+        with self._state_lock:
+            return Trie.from_state(self._state)
+
+    @property
     def failure(self) -> EhrfastError | None:
         """Why the chain stopped writing, or None."""
         return self._failure

@@ -36,6 +36,10 @@ class PendingReceipt:
         """Whether `result` returns or raises at once."""
         return self._outcome is not None
 
+    def applied(self) -> bool:
+        """Whether it is settled by the receipt of an applied call."""
+        return isinstance(self._outcome, Receipt) and self._outcome.applied
+
     def result(self, timeout: float | None = None) -> Receipt:
         """Waits for the receipt of an applied transaction.
 

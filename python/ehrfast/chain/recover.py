@@ -56,7 +56,9 @@ def create_log(
     (folder / "genesis").write_bytes(signed_genesis)
     keys.put([(STATE_KEY_KIND, genesis.chain_id.encode(), random_bytes(32))])
     view = StateView(None)
-    runtime.genesis(view, BlockContext(genesis.chain_id, 0, genesis.time_ms), genesis)
+    members = [(o.id, [key for _, key in o.admins], o.threshold) for o in genesis.organisations]
+    admins = {key: identity for o in genesis.organisations for identity, key in o.admins}
+    runtime.genesis(view, BlockContext(genesis.chain_id, 0, genesis.time_ms), members, admins)
     log, trie = Log(), Trie()
     block, trie = assemble_genesis(
         log,

@@ -18,13 +18,13 @@ ROLES: Final = frozenset(
         "pharmacist",
         "device",
         "researcher",
-        "monitor",
+        "trial_monitor",
         "payer",
         "manufacturer",
         "distributor",
         "auditor",
-        "admin",
-        "governor",
+        "organisation_admin",
+        "consortium_governor",
         "gateway",
     }
 )

@@ -1,0 +1,65 @@
+# `make` lists the commands. `make demo` and `make test` do all set-up themselves, in .venv and target/ only.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROFILE := release
+export PYTHONPATH := python
+export PYTHONWARNINGS := default
+
+.PHONY: help tools setup build demo test verify fix rust-test python-test wheel bench clean
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make demo    the whole way of a record on 20 generated patients, in build/demo
+demo: build
+	@rm -rf build/demo && mkdir -p build
+	$(BIN)/python -m ehrfast.cli demo --dir build/demo
+
+## make test    verify, the Rust tests, the Python tests
+test: verify rust-test python-test
+
+## make verify  formatting, lints and types; reads only
+verify: build
+	$(BIN)/ruff check python tests benches
+	cargo fmt --check
+	cargo clippy --locked --workspace --all-targets --profile $(PROFILE) -- -D warnings
+
+## make fix     formats and repairs what verify complains about
+fix: setup
+	$(BIN)/ruff check --fix python tests benches
+	cargo fmt
+
+rust-test: tools
+	cargo test --locked --profile $(PROFILE) -p ehrfast-core
+
+python-test: build
+	$(BIN)/python -m pytest -q tests
+
+## make bench   the benchmarks, with their rivals in the same run
+bench: build
+	$(BIN)/python -m pytest -q benches --benchmark-only
+
+## make wheel   an abi3 wheel for CPython 3.11 and later, in dist/
+wheel: setup
+	$(BIN)/maturin build --locked --release --out dist
+
+build: setup
+	@$(BIN)/maturin develop --locked --profile $(PROFILE) --skip-install --quiet
+
+setup: tools $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	@touch $@
+
+tools:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "needs Python 3.11 or later: set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "needs Python's venv: apt-get install python3-venv"; exit 1; }
+	@command -v cargo >/dev/null || { echo "needs Rust 1.90 or later: install rustup, then rustup toolchain install stable"; exit 1; }
+	@command -v cc >/dev/null || { echo "needs a C compiler: apt-get install gcc"; exit 1; }
+
+clean:
+	rm -rf build dist target $(VENV)

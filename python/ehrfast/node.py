@@ -1,0 +1,406 @@
+"""One organisation's node: key store, chains, gate and sessions over one folder. The embedded API hangs off it.
+
+One process owns a folder for writing; another may open it read-only. After a fork it must be opened anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ehrfast._core import KeyStore, LockFile, SigningKey, random_bytes
+from ehrfast.access.audit import AuditWriter
+from ehrfast.access.gate import Gate
+from ehrfast.access.import_fhir import Importer, ImportReport
+from ehrfast.access.session import Session
+from ehrfast.access.sign import sign_call
+from ehrfast.access.write import RecordWriter
+from ehrfast.chain.chain import Chain
+from ehrfast.chain.clock import wall_ms
+from ehrfast.chain.fsck import FsckReport, fsck
+from ehrfast.consensus import solo as _solo  # registers the engine
+from ehrfast.contracts.registry import Registry
+from ehrfast.contracts.runtime import Runtime
+from ehrfast.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from ehrfast.keys.root_key import RootKeySource, choose_source, make_key_file, read_root_key
+from ehrfast.keys.signing import HeldIdentity, SigningKeys
+from ehrfast.keys.subjects import Subjects
+from ehrfast.model.checkpoint import verifier_key
+from ehrfast.model.genesis import Genesis, Organisation, sign_genesis
+from ehrfast.model.identity import ROLES, Identity, parse_id
+from ehrfast.records.index.memory import RecordIndex
+
+FORMAT: Final = 1
+MAIN: Final = "main"
+NODE_KIND: Final = "node"
+CHECKPOINT_KEY: Final = b"checkpoint"
+_SETTINGS: Final = "node.json"
+CUSTODIAL: Final = 1
+_ENGINE: Final = _solo.SoloEngine.name
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a node writes down in the clear; ids are random, nothing here is about a patient."""
+
+    organisation_name: str
+    organisation: bytes
+    administrator: bytes
+    gateway: bytes
+    root_key: RootKeySource
+
+    def save(self, folder: Path) -> None:
+        """Writes the settings, synced, in one step."""
+        value = {
+            "format": FORMAT,
+            "organisation_name": self.organisation_name,
+            "organisation": self.organisation.hex(),
+            "administrator": self.administrator.hex(),
+            "gateway": self.gateway.hex(),
+            "root_key": {"kind": self.root_key.kind, "path": self.root_key.path, "salt": self.root_key.salt.hex()},
+        }
+        written = folder / (_SETTINGS + ".new")
+        with written.open("w", encoding="utf-8") as target:
+            json.dump(value, target, indent=2)
+            target.flush()
+            os.fsync(target.fileno())
+        written.rename(folder / _SETTINGS)
+
+    @staticmethod
+    def load(folder: Path) -> Settings:
+        """Reads them.
+
+        Raises:
+            NotFoundError: ``node.not_there``.
+            InvalidInputError: ``node.malformed_settings``.
+        """
+        try:
+            value = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+            root = value["root_key"]
+            source = RootKeySource(root["kind"], root["path"], bytes.fromhex(root["salt"]))
+            ids = [bytes.fromhex(value[name]) for name in ("organisation", "administrator", "gateway")]
+            return Settings(value["organisation_name"], *ids, source)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError("node.not_there", {"folder": str(folder)}) from None
+        except (ValueError, KeyError, TypeError):
+            raise InvalidInputError("node.malformed_settings") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a node stands."""
+
+    chain_id: str
+    height: int
+    tree_size: int
+    log_root: str
+    state_root: str
+    records: int
+    bytes_on_disk: int
+    verifier_key: str
+    organisation: str
+    organisation_name: str
+    administrator: str
+    gateway: str
+    clock_behind_ms: int
+
+
+class Identities:
+    """The identities whose signing keys this node holds."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def enrol(self, name: str, *, role: str, patient: str | None = None) -> Identity:
+        """Enrols somebody at this organisation, their signing key in its custody.
+
+        Args:
+            name: kept sealed in the key store, never on the chain.
+            role: one of the closed list of roles.
+            patient: for the role ``patient``, the reference of their Patient resource.
+
+        Raises:
+            InvalidInputError: ``role.unknown``, or ``identity.patient_needed``.
+        """
+        if role not in ROLES:
+            raise InvalidInputError("role.unknown", {"known": sorted(ROLES)})
+        if (role == "patient") != (patient is not None):
+            raise InvalidInputError("identity.patient_needed")
+        subject = None if patient is None else self._node.subjects.of(patient).id
+        key = SigningKey.generate()
+        held = HeldIdentity(random_bytes(16), role, key, name)
+        self._node.signing_keys.put(held)
+        arguments = {
+            "identity": held.id,
+            "key": key.public_key,
+            "custody": CUSTODIAL,
+            "role": role,
+            "from_ms": None,
+            "until_ms": None,
+            "subject": subject,
+        }
+        self._node.call("identity", "enrol", arguments)
+        return Identity(held.id, self._node.settings.organisation)
+
+    def get(self, identity: str) -> Identity:
+        """The identity with that id (32 hex digits)."""
+        value = parse_id(identity, code="identity.malformed")
+        return Identity(value, self._node.settings.organisation)
+
+    def all(self) -> list[HeldIdentity]:
+        """Every identity held here, by id."""
+        return self._node.signing_keys.all()
+
+    @property
+    def gateway(self) -> Identity:
+        """The organisation's machine: it may write, not read."""
+        return Identity(self._node.settings.gateway, self._node.settings.organisation)
+
+    @property
+    def administrator(self) -> Identity:
+        """Who enrols others."""
+        return Identity(self._node.settings.administrator, self._node.settings.organisation)
+
+
+class Node:
+    """An open node. Build with `create` or `open`; close it, or use it in a ``with`` block."""
+
+    def __init__(self, folder: Path, settings: Settings, keys: KeyStore, lock: LockFile | None, chain: Chain) -> None:
+        self.folder = folder
+        self.settings = settings
+        self._keys = keys
+        self._lock = lock
+        self._chain = chain
+        self._pid = os.getpid()
+        self._closed = False
+        self.signing_keys = SigningKeys(keys)
+        self.subjects = Subjects(keys, settings.organisation, self._posted_epoch)
+        self.identities = Identities(self)
+        self._index = RecordIndex(chain.chain_id, self.subjects)
+        follower = chain.subscribe(self._index.apply)
+        gateway = self.signing_keys.get(settings.gateway).key
+        audit = AuditWriter(chain, self.subjects, gateway, self._last_sequence)
+        self._gate = Gate(chain, self.subjects, self._index, follower, audit)
+        self._writer = RecordWriter(chain, self.subjects, self._index)
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @staticmethod
+    def create(
+        folder: str | os.PathLike[str], *, organisation: str, chain: str = MAIN, root_key: RootKeySource | None = None
+    ) -> Node:
+        """Makes a new node in a new or empty folder, and opens it.
+
+        Args:
+            organisation: the organisation's name, kept in the node's settings.
+            chain: name of its chain, 1 to 17 of ``a-z0-9-``.
+            root_key: where the root key comes from; by default the environment, else a new 0600 file in the folder.
+
+        Raises:
+            ConflictError: ``node.exists``: the folder is not empty.
+        """
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise ConflictError("node.exists", {"folder": str(path)})
+        lock = LockFile.acquire(str(path / "lock"))
+        source = root_key or choose_source()
+        if source.kind == "file" and not (path / source.path).exists():
+            make_key_file(path / source.path)
+        keys = KeyStore.create(str(path / "keys"), read_root_key(source, path))
+        signing_keys = SigningKeys(keys)
+        administrator = HeldIdentity(random_bytes(16), "organisation_admin", SigningKey.generate(), "administrator")
+        gateway = HeldIdentity(random_bytes(16), "gateway", SigningKey.generate(), "gateway")
+        signer = SigningKey.generate()
+        signing_keys.put(administrator)
+        signing_keys.put(gateway)
+        keys.put([(NODE_KIND, CHECKPOINT_KEY, signer.seed())])
+        settings = Settings(organisation, random_bytes(16), administrator.id, gateway.id, source)
+        runtime = Runtime(Registry.default())
+        admins = ((administrator.id, administrator.key.public_key),)
+        genesis = Genesis(
+            name=chain,
+            time_ms=wall_ms(),
+            engine=_ENGINE,
+            organisations=(Organisation(settings.organisation, admins, 1),),
+            governors=((administrator.key.public_key,), 1),
+            contract_set_hash=runtime.registry.contract_set_hash(),
+            python_minor=sys.version_info.minor,
+        )
+        signed = sign_genesis(genesis, [administrator.key])
+        Chain.create(path / "chains" / chain, signed, keys=keys, signer=signer, runtime=runtime)
+        settings.save(path)
+        keys.close()
+        lock.release()
+        node = Node.open(path)
+        enrolment = {
+            "identity": gateway.id,
+            "key": gateway.key.public_key,
+            "custody": CUSTODIAL,
+            "role": "gateway",
+            "from_ms": None,
+            "until_ms": None,
+            "subject": None,
+        }
+        node.call("identity", "enrol", enrolment)
+        return node
+
+    @staticmethod
+    def open(
+        folder: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        trust_clock: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Node:
+        """Opens a node.
+
+        Args:
+            read_only: beside a writer, at the last durable height; nothing is written, so no record can be read
+                through a session (its audit event could not be kept).
+            trust_clock: the operator's word that a clock far ahead of the newest block is right.
+            progress: called with (blocks read, blocks there).
+
+        Raises:
+            NotFoundError: ``node.not_there`` or ``root_key.missing``.
+            ConflictError: ``node.locked``, with the owner's pid.
+            DeniedError: ``keys.wrong_root_key`` or ``root_key.exposed``.
+            CorruptionError: stored bytes are not what was written.
+        """
+        path = Path(folder)
+        settings = Settings.load(path)
+        lock = None if read_only else LockFile.acquire(str(path / "lock"))
+        try:
+            keys = KeyStore.open(str(path / "keys"), read_root_key(settings.root_key, path), read_only=read_only)
+            seed = keys.get(NODE_KIND, CHECKPOINT_KEY)
+            if seed is None:
+                raise NotFoundError("keys.missing", {"kind": NODE_KIND})
+            chain_folder = next(iter(sorted((path / "chains").iterdir())))
+            chain = Chain.open(
+                chain_folder,
+                keys=keys,
+                signer=SigningKey.from_seed(seed),
+                runtime=Runtime(Registry.default()),
+                read_only=read_only,
+                trust_clock=trust_clock,
+                progress=progress,
+            )
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+        return Node(path, settings, keys, lock, chain)
+
+    def close(self) -> None:
+        """Commits what was submitted, then lets go of the folder."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        self._chain.close()
+        self._keys.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Node({self._chain.chain_id}, height={self._chain.published.height})"
+
+    # ── use ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def chain(self) -> Chain:
+        """The main chain."""
+        self._require_usable()
+        return self._chain
+
+    @property
+    def verifier_key(self) -> str:
+        """The C2SP verifier key that evidence of this node is checked with."""
+        return verifier_key(self._chain.chain_id, self._chain.signer_public_key)
+
+    def session(self, identity: Identity, *, purpose: str) -> Session:
+        """Opens a session; every read and write of records goes through one.
+
+        Raises:
+            InvalidInputError: ``purpose.unknown``.
+            DeniedError: ``identity.unknown``.
+        """
+        self._require_usable()
+        try:
+            key = self.signing_keys.get(identity.id).key
+        except NotFoundError:
+            key = None
+        return Session(self._gate, self._writer, identity, purpose, key)
+
+    def import_fhir(
+        self, *paths: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None
+    ) -> ImportReport:
+        """Imports FHIR files and folders as the gateway; see `access.import_fhir`."""
+        self._require_usable()
+        self._gate.catch_up()
+        report = Importer(self._writer, self.signing_keys.get(self.settings.gateway).key).run(paths, progress)
+        self._gate.catch_up()
+        return report
+
+    def call(self, contract: str, method: str, arguments: object, *, by: Identity | None = None) -> None:
+        """Signs and runs one contract call, as the administrator unless told otherwise, and waits for its receipt."""
+        self._require_usable()
+        identity = self.settings.administrator if by is None else by.id
+        key = self.signing_keys.get(identity).key
+        self._chain.submit(sign_call(self._chain, key, contract, method, arguments)).result()
+
+    def status(self) -> Status:
+        """How the node stands at its last published block."""
+        self._require_usable()
+        self._gate.catch_up()
+        published = self._chain.published
+        return Status(
+            chain_id=self._chain.chain_id,
+            height=published.height,
+            tree_size=published.tree_size,
+            log_root=published.log_root.hex(),
+            state_root=published.state_root.hex(),
+            records=self._index.record_count,
+            bytes_on_disk=_bytes_below(self.folder),
+            verifier_key=self.verifier_key,
+            organisation=self.settings.organisation.hex(),
+            organisation_name=self.settings.organisation_name,
+            administrator=self.settings.administrator.hex(),
+            gateway=self.settings.gateway.hex(),
+            clock_behind_ms=self._chain.clock.behind_ms(published.time_ms),
+        )
+
+    def fsck(self, progress: Callable[[int, int], None] | None = None) -> FsckReport:
+        """Derives every hash, root, signature and state value again from the bytes on disk."""
+        self._require_usable()
+        return fsck(self._chain, progress)
+
+    def _posted_epoch(self, subject: bytes, record_class: str) -> bytes | None:
+        arguments = {"subject": subject, "custodian": self.settings.organisation, "class_code": record_class}
+        row = self._chain.view("records", "epoch", arguments)
+        return row[0] if isinstance(row, tuple) else None
+
+    def _last_sequence(self, public_key: bytes) -> int:
+        last = self._chain.view("access", "sequence", {"sender": public_key})
+        return last if isinstance(last, int) else 0
+
+    def _require_usable(self) -> None:
+        if os.getpid() != self._pid:
+            raise UnavailableError("node.forked")
+        if self._closed:
+            raise UnavailableError("node.closed")
+
+
+def _bytes_below(folder: Path) -> int:
+    files: Iterable[Path] = (path for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in files)
