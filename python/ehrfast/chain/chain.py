@@ -40,7 +40,7 @@ from ehrfast.chain.order import order
 from ehrfast.chain.pending import PendingReceipt, PendingReceipts, refusal, settle
 from ehrfast.chain.prove import prove
 from ehrfast.chain.publish import Published, publish
-from ehrfast.chain.recover import Recovered, create_log, recover
+from ehrfast.chain.recover import Recovered, create_log, head_of, recover
 from ehrfast.chain.replay import WINDOW_MS, ReplayWindow
 from ehrfast.chain.subscribe import Subscription
 from ehrfast.consensus.engine import (
@@ -549,7 +549,7 @@ class Chain:
         for leaf, receipt in zip(frame.leaves[:-1], frame.receipts, strict=False):
             transaction = next(transactions) if leaf[:1] == b"\x01" else None
             calls.append((transaction, Receipt.decode(receipt)))
-        return PublishedBlock(height, frame.head.time_ms, tuple(calls), frame.pack)
+        return PublishedBlock(height, head_of(frame).time_ms, tuple(calls), frame.pack)
 
     def read_item(self, height: int, pack_root: bytes, position: int) -> tuple[bytes, bytes]:
         """One sealed item and its wraps out of a published block."""

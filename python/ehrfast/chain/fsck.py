@@ -18,6 +18,7 @@ from ehrfast._core import (
 )
 from ehrfast.chain.admit import MAX_RECORDS_TRANSACTION_BYTES
 from ehrfast.chain.chain import Chain
+from ehrfast.chain.recover import head_of
 from ehrfast.errors import EhrfastError
 from ehrfast.model.receipt import Receipt
 
@@ -69,7 +70,7 @@ class _Checker:
     def block(self, height: int) -> None:
         file, offset = self._chain.segments.locate(height)
         try:
-            frame = self._chain.segments.read_uncached(height)
+            frame = self._chain.segments.read(height)
             kinds = [*self._links(frame, height), *self._calls(frame), *self._state(frame), *self._packs(frame)]
         except EhrfastError as error:
             kinds = [error.code]
@@ -86,7 +87,7 @@ class _Checker:
             self.faults.append(Fault("state", 0, "state.database_differs", published.height))
 
     def _links(self, frame: Frame, height: int) -> Sequence[str]:
-        head = frame.head
+        head = head_of(frame)
         kinds = []
         if head.height != height or head.chain_id != self._chain.chain_id:
             kinds.append("log.wrong_block")
@@ -101,11 +102,11 @@ class _Checker:
         kinds = [f"transaction.{verdict}" for verdict in verdicts if isinstance(verdict, str)]
         sound = iter([verdict for verdict in verdicts if not isinstance(verdict, str)])
         self.transactions += len(received)
-        first = frame.head.first_index
+        first = head_of(frame).first_index
         for number, receipt in enumerate(frame.receipts):
             leaf = frame.leaves[number]
             decoded = Receipt.decode(receipt)
-            if decoded.id != leaf[1:33] or decoded.index != first + number or decoded.height != frame.head.height:
+            if decoded.id != leaf[1:33] or decoded.index != first + number or decoded.height != head_of(frame).height:
                 kinds.append("receipt.wrong_place")
             if leaf[:1] == b"\x01" and len(received) == len(frame.transactions) and not kinds:
                 transaction = next(sound)
@@ -117,7 +118,7 @@ class _Checker:
 
     def _state(self, frame: Frame) -> Sequence[str]:
         self._trie = self._trie.update(frame.write_set)
-        return () if self._trie.root == frame.head.state_root else ("state.wrong_root",)
+        return () if self._trie.root == head_of(frame).state_root else ("state.wrong_root",)
 
     def _packs(self, frame: Frame) -> Sequence[str]:
         return [

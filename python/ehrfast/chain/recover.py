@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ehrfast._core import (
+    BlockLeaf,
     CheckpointFile,
     Frame,
     KeyStore,
@@ -23,6 +24,7 @@ from ehrfast._core import (
     Trie,
     assemble_genesis,
     blake3_digest,
+    decode_block_leaf,
     log_leaf_hash,
     random_bytes,
 )
@@ -56,9 +58,7 @@ def create_log(
     (folder / "genesis").write_bytes(signed_genesis)
     keys.put([(STATE_KEY_KIND, genesis.chain_id.encode(), random_bytes(32))])
     view = StateView(None)
-    members = [(o.id, [key for _, key in o.admins], o.threshold) for o in genesis.organisations]
-    admins = {key: identity for o in genesis.organisations for identity, key in o.admins}
-    runtime.genesis(view, BlockContext(genesis.chain_id, 0, genesis.time_ms), members, admins)
+    runtime.genesis(view, BlockContext(genesis.chain_id, 0, genesis.time_ms), genesis)
     log, trie = Log(), Trie()
     block, trie = assemble_genesis(
         log,
@@ -109,7 +109,7 @@ def recover(
     _require_checkpoint(log, known)
     state = _open_state(folder, genesis, keys, read_only=read_only)
     trie = _bring_up_state(state, segments, segments.height)
-    head = last.head
+    head = head_of(last)
     root = log.root()
     if note is None or known_size < log.tree_size:
         note = sign_checkpoint(Checkpoint(genesis.chain_id, log.tree_size, root), signer)
@@ -128,6 +128,11 @@ def recover(
         note=note,
     )
     return Recovered(segments, state, log, slots, published, window)
+
+
+def head_of(frame: Frame) -> BlockLeaf:
+    """The decoded block leaf of a frame, its last leaf."""
+    return decode_block_leaf(frame.leaves[-1])
 
 
 def _require_same_rules(genesis: Genesis, runtime: Runtime) -> None:
@@ -149,11 +154,11 @@ def _read_log(
 ) -> tuple[Log, ReplayWindow, Frame]:
     log, window = Log(), ReplayWindow()
     last = segments.read(height)
-    oldest_seen = last.head.time_ms - WINDOW_MS
+    oldest_seen = head_of(last).time_ms - WINDOW_MS
     previous_root = log.root()
     for number in range(height + 1):
         frame = last if number == height else segments.read(number)
-        head = frame.head
+        head = head_of(frame)
         linked = head.first_index == log.tree_size and head.previous_root == previous_root and head.height == number
         if not linked or head.chain_id != genesis.chain_id:
             raise CorruptionError("log.broken_link", {"height": number})
@@ -192,7 +197,7 @@ def _bring_up_state(state: StateDb, segments: SegmentLog, height: int) -> Trie:
     for number in range(first, height + 1):
         frame = segments.read(number)
         trie = trie.update(frame.write_set)
-        if trie.root != frame.head.state_root:
+        if trie.root != head_of(frame).state_root:
             raise CorruptionError("state.wrong_root", {"height": number})
         state.apply_frame(frame)
     return trie
@@ -206,4 +211,4 @@ def _trie_at_applied(state: StateDb, segments: SegmentLog, height: int) -> Trie 
     if head_frame.leaf_hash != state.applied_leaf_hash:
         return None
     trie = Trie.from_state(state)
-    return trie if trie.root == head_frame.head.state_root else None
+    return trie if trie.root == head_of(head_frame).state_root else None

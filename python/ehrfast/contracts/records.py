@@ -303,7 +303,7 @@ def post(ctx: Context, custodian: Id, epochs: tuple[Epoch, ...]) -> None:
             ctx.fail("records.duplicate_epoch")
         seen[(subject, class_)] = True
         held = ctx.get(("epoch", subject, custodian, class_))
-        if held is not None and held[0] == epoch_id:
+        if held is not None and held[0] == epoch_id and held[1] != public_key:
             ctx.fail("records.duplicate_epoch")
         ctx.put(("epoch", subject, custodian, class_), (epoch_id, public_key))
 
