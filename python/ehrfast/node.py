@@ -386,7 +386,7 @@ class Node:
         return fsck(self._chain, progress)
 
     def _posted_epoch(self, subject: bytes, record_class: str) -> bytes | None:
-        arguments = {"subject": subject, "custodian": self.settings.organisation, "class_code": record_class}
+        arguments = {"subject": subject, "custodian": self.settings.organisation, "class_": record_class}
         row = self._chain.view("records", "epoch", arguments)
         return row[0] if isinstance(row, tuple) else None
 

@@ -60,11 +60,11 @@ class Gate:
         Raises:
             DeniedError: ``identity.unknown``.
         """
-        row = self.chain.view("identity", "identity", {"identity_id": identity})
+        row = self.chain.view("identity", "identity", {"id": identity})
         if not isinstance(row, tuple):
             raise DeniedError("identity.unknown", {"identity": identity.hex()})
         roles = self.chain.view(
-            "identity", "roles", {"identity_id": identity, "organisation_id": self.subjects.custodian}
+            "identity", "roles", {"identity": identity, "organisation": self.subjects.custodian}
         )
         listed = frozenset(str(role) for role in roles) if isinstance(roles, tuple) else frozenset()
         subject = row[4] if "patient" in listed and isinstance(row[4], bytes) else None
@@ -127,7 +127,7 @@ class Gate:
 
     def row(self, entry: Entry) -> RecordRow:
         """What the published state says of a version."""
-        arguments = {"record": entry.record_id, "version": entry.version}
+        arguments = {"id": entry.record_id, "version": entry.version}
         return RecordRow.of(self.chain.view("records", "row", arguments))
 
     def open(self, entry: Entry, row: RecordRow) -> OpenedRecord:

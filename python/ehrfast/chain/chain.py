@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -573,7 +574,7 @@ def _packed(submissions: Iterable[Submission]) -> int:
 
 
 def _app_hash(version: Published | Block) -> bytes:
-    return Checkpoint(version.chain_id, version.tree_size, version.log_root).digest()
+    return sha256(Checkpoint(version.chain_id, version.tree_size, version.log_root).body()).digest()
 
 
 def _as_published(assembled: _Assembled) -> PublishedBlock:

@@ -35,7 +35,7 @@ class Execution:
     refused: list[tuple[Admitted, str]] = field(default_factory=list)
     early: list[Admitted] = field(default_factory=list)
     packs: list[SealedPack] = field(default_factory=list)
-    writes: WriteSet = field(default_factory=WriteSet)
+    writes: WriteSet | None = None
 
 
 def execute(
