@@ -1,0 +1,54 @@
+"""The table of commands: every command of ``ehrfast`` and the group it hangs in."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import typer
+
+from ehrfast.cli import demo, evidence, export, keys, operate, records, witness
+
+_SETTINGS: Final[dict[str, Any]] = {
+    "no_args_is_help": True,
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+app = typer.Typer(
+    **_SETTINGS,
+    help="Verifiable electronic health records: FHIR in, sealed and ordered, read for a purpose, proven offline.\n\n"
+    "Start with: ehrfast demo --dir demo\n\n"
+    "Exit codes: 0 ok, 1 a check failed, 2 usage, 3 denied, 4 not found, 5 conflict, 6 unavailable, 7 corruption, "
+    "8 invalid input.",
+)
+
+app.command("demo")(demo.demo)
+app.command("init")(operate.init)
+app.command("synth")(operate.synth)
+app.command("import")(operate.import_files)
+app.command("get")(records.get)
+app.command("history")(records.history)
+app.command("list")(records.list_records)
+app.command("prove")(evidence.prove)
+app.command("verify")(evidence.verify)
+app.command("status")(operate.status)
+app.command("fsck")(operate.fsck)
+app.command("export")(export.export)
+
+_keys = typer.Typer(**_SETTINGS, help="Identities whose signing keys this node holds.")
+_keys.command("enrol")(keys.enrol)
+_keys.command("list")(keys.list_keys)
+app.add_typer(_keys, name="keys")
+
+_log = typer.Typer(**_SETTINGS, help="The log that others may check.")
+_log.command("export")(export.export_log)
+app.add_typer(_log, name="log")
+
+_config = typer.Typer(**_SETTINGS, help="What a node has written down about itself.")
+_config.command("show")(operate.show_config)
+app.add_typer(_config, name="config")
+
+_witness = typer.Typer(**_SETTINGS, help="A witness remembers what a log has shown and cosigns only what extends it.")
+_witness.command("run")(witness.run)
+app.add_typer(_witness, name="witness")

@@ -1,0 +1,201 @@
+"""Commands for whoever runs a node: make it, fill it, look at it, check it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ehrfast.cli.failure import Failure, failure_of, report
+from ehrfast.cli.output import Json, Progress, answer, progress, told
+from ehrfast.errors import ConflictError, CorruptionError, InvalidInputError
+
+if TYPE_CHECKING:
+    from ehrfast.node import Node
+
+NodeFolder = Annotated[Path, typer.Argument(metavar="NODE", help="Folder of the node.")]
+CORRUPTION = 7
+
+
+def init(
+    node: NodeFolder,
+    organisation: Annotated[str, typer.Option("--organisation", metavar="NAME", help="Name of the organisation.")],
+    chain: Annotated[str, typer.Option("--chain", help="Name of its chain: 1 to 17 of a-z 0-9 -.")] = "main",
+    as_json: Json = False,
+) -> None:
+    """Make a node in a new folder.
+
+    Its root key comes from EHRFAST_ROOT_KEY (64 hex digits) or EHRFAST_PASSPHRASE; without either it is a new file
+    NODE/root.key: whoever has that file and the folder can read every record, and without it nobody can.
+
+    Example: ehrfast init clinic.ehr --organisation "Clinic North"
+    """
+    from ehrfast.node import Node
+
+    with Node.create(node, organisation=organisation, chain=chain) as made:
+        answer(describe(made), as_json)
+
+
+def status(node: NodeFolder, as_json: Json = False) -> None:
+    """Show how a node stands, beside a running one too.
+
+    Keep the verifier key and a checkpoint elsewhere: with them anyone can see later whether history was rewritten.
+
+    Example: ehrfast status clinic.ehr --json
+    """
+    from ehrfast.node import Node
+
+    with progress("reading blocks") as bar, Node.open(node, read_only=True, progress=bar) as opened:
+        value = describe(opened)
+    answer(value, as_json)
+
+
+def describe(node: Node) -> dict[str, object]:
+    """The members `init` and `status` answer with."""
+    from ehrfast.model.checkpoint import Note
+
+    chain_id = node.chain.chain_id
+    signatures = Note.parse(node.chain.checkpoint).signatures
+    return {**asdict(node.status()), "cosignatures": [each.name for each in signatures if each.name != chain_id]}
+
+
+def import_files(
+    node: NodeFolder,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="FHIR files, or folders of them.")],
+    as_json: Json = False,
+) -> None:
+    """Import FHIR R4 files: Bundles, single resources, NDJSON, each also gzipped.
+
+    Bytes and ids are kept as received, and what is there already makes no second version. A bad file or entry is
+    listed under 'rejected' with its code while the rest goes on; the exit code is 0 even then.
+
+    Example: ehrfast import clinic.ehr patients/ more.ndjson.gz
+    """
+    from ehrfast.node import Node
+
+    with Node.open(node) as opened:
+        with progress("importing files") as bar:
+            report_of = opened.import_fhir(*paths, progress=bar)
+        tree_size = opened.chain.published.tree_size
+    value = {
+        "resources": report_of.resources,
+        "transactions": report_of.transactions,
+        "rejected": [asdict(each) for each in report_of.rejected],
+        "seconds": round(report_of.seconds, 6),
+        "resources_per_second": round(report_of.resources_per_second, 1),
+        "tree_size": tree_size,
+        "unchanged": report_of.unchanged,
+        "split": report_of.split,
+    }
+    if as_json:
+        answer(value, True)
+        return
+    for each in report_of.rejected:
+        place = each.file if each.entry is None else f"{each.file} entry {each.entry}"
+        told(f"rejected {place}: {each.message} [{each.code}]")
+    answer({**value, "rejected": len(report_of.rejected)}, False)
+
+
+def fsck(node: NodeFolder, as_json: Json = False) -> None:
+    """Derive every hash, root, signature and state value again from the bytes on disk.
+
+    Exits with 7 when it finds a fault; the faults are listed on standard output all the same. Beside a running node
+    the block log is checked, and the state as the log gives it.
+
+    Example: ehrfast fsck clinic.ehr --json
+    """
+    ok, faults, blocks, transactions = _check(node)
+    if as_json:
+        answer({"ok": ok, "faults": faults, "blocks": blocks, "transactions": transactions}, True)
+    else:
+        lines = [f"{each['file']} offset {each['offset']} height {each['height']}: {each['kind']}" for each in faults]
+        answer({}, False, [*lines, f"{'ok' if ok else 'NOT ok'}: {blocks} blocks, {transactions} transactions"])
+    if not ok:
+        failure = Failure(CORRUPTION, "fsck.faults", "stored bytes are not what was written", {"faults": len(faults)})
+        raise typer.Exit(report(failure, as_json))
+
+
+def _check(folder: Path) -> tuple[bool, list[dict[str, object]], int, int]:
+    try:
+        with _open_for_check(folder) as opened, progress("checking blocks") as bar:
+            found = opened.fsck(bar)
+    except CorruptionError as error:
+        return False, [_fault_of(error)], 0, 0
+    return found.ok, [asdict(each) for each in found.faults], found.blocks, found.transactions
+
+
+def _open_for_check(folder: Path) -> Node:
+    """As its only owner, so that the state database is checked too; beside a running node, read-only."""
+    from ehrfast.node import Node
+
+    try:
+        return Node.open(folder)
+    except ConflictError as error:
+        if error.code != "node.locked":
+            raise
+        return Node.open(folder, read_only=True)
+
+
+def _fault_of(error: CorruptionError) -> dict[str, object]:
+    """What keeps a node from opening at all, as a fault."""
+    details = failure_of(error).details
+    file = details.get("file", details.get("segment", error.code.partition(".")[0]))
+    return {"file": file, "offset": details.get("offset", 0), "kind": error.code, "height": details.get("height")}
+
+
+def show_config(node: NodeFolder, as_json: Json = False) -> None:
+    """Show the settings a node keeps in the clear; opens no key and reads no record.
+
+    Example: ehrfast config show clinic.ehr
+    """
+    from ehrfast.node import FORMAT, Settings
+
+    settings = Settings.load(node)
+    value: dict[str, object] = {
+        "format": FORMAT,
+        "organisation_name": settings.organisation_name,
+        "organisation": settings.organisation.hex(),
+        "administrator": settings.administrator.hex(),
+        "gateway": settings.gateway.hex(),
+        "root_key": settings.root_key.kind,
+        "root_key_path": settings.root_key.path if settings.root_key.kind == "file" else None,
+        "chains": sorted(each.name for each in (node / "chains").iterdir()),
+    }
+    answer(value, as_json)
+
+
+def synth(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the Bundles go; made if absent.")],
+    patients: Annotated[int, typer.Option("--patients", help="How many.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 1,
+    years: Annotated[int, typer.Option("--years", help="Length of each history.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Generate made-up FHIR R4 patients, one transaction Bundle each.
+
+    Example: ehrfast synth patients --patients 100 --seed 7
+    """
+    with progress("generating patients") as bar:
+        size = write_patients(folder, patients, seed=seed, years=years, bar=bar)
+    answer({"folder": str(folder), "patients": patients, "seed": seed, "years": years, "bytes": size}, as_json)
+
+
+def write_patients(folder: Path, patients: int, *, seed: int, years: int, bar: Progress | None = None) -> int:
+    """Writes Bundles as ``patient-000000.json`` and so on; gives the bytes written."""
+    from ehrfast.synthetic import generate_bundles
+
+    try:
+        bundles = generate_bundles(patients, seed=seed, years=years)
+    except ValueError:
+        raise InvalidInputError(
+            "synthetic.out_of_range", {"patients": patients, "seed": seed, "years": years}
+        ) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    size = 0
+    for number, bundle in enumerate(bundles):
+        size += (folder / f"patient-{number:06}.json").write_bytes(bundle)
+        if bar is not None:
+            bar(number + 1, patients)
+    return size
