@@ -230,8 +230,8 @@ def _tell_reading(way: _Way, source: Path, story: _Story) -> None:
     )
 
 
-def _tell_denied(node: Node, reference: str, askers: list[tuple[str, Identity]], story: _Story) -> None:
-    for name, identity in askers:
+def _tell_denied(node: Node, reference: str, askers: dict[str, Identity], story: _Story) -> None:
+    for name, identity in askers.items():
         with node.session(identity, purpose="TREAT") as session:
             error = _refusal(partial(session.read, reference), DeniedError)
         story.part(f"denied to the {name}", "may not read; the attempt is in the audit", code=error.code)
@@ -268,13 +268,10 @@ def _refusal(attempt: Callable[[], object], kind: type[EhrfastError]) -> Ehrfast
 
 
 def _next_commands(clinic: Path, folder: Path, reference: str, doctor: Identity, key: str) -> list[str]:
-    program = "ehrfast"
     asking = ["--as", str(doctor), "--purpose", "TREAT"]
+    checking = ["--key", key, "--resource", str(folder / "observation.json")]
     return [
-        shlex.join([program, "list", str(clinic), "Condition", *asking]),
-        shlex.join([program, "get", str(clinic), reference, *asking]),
-        shlex.join(
-            [program, "verify", str(folder / "observation.proof"), "--key", key]
-            + ["--resource", str(folder / "observation.json")]
-        ),
+        shlex.join(["ehrfast", "list", str(clinic), "Condition", *asking]),
+        shlex.join(["ehrfast", "get", str(clinic), reference, *asking]),
+        shlex.join(["ehrfast", "verify", str(folder / "observation.proof"), *checking]),
     ]
