@@ -60,7 +60,7 @@ def _usage_text(error: Exception) -> str:
     told: str = error.format_message() if hasattr(error, "format_message") else str(error)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "ehrfast"
-    return told if not told or "\n" in told else f"{told} (see {path} --help)"
+    return told if not told or "\n" in told else f"{told.removesuffix('.')} (see {path} --help)"
 
 
 def _leave_broken_pipe() -> None:

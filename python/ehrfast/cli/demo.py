@@ -39,6 +39,7 @@ def demo(
 ) -> None:
     """Follow made-up patients from FHIR files to a proof that is checked offline.
 
+    \b
     Example: ehrfast demo --dir demo
     """
     from ehrfast.node import Node
@@ -57,9 +58,8 @@ def demo(
         way = _read_and_prove(node, doctor)
         _tell_stages(node, way, story)
         _tell_reading(way, source, story)
-        _tell_denied(
-            node, way.record.reference, [("gateway", node.identities.gateway), ("researcher", researcher)], story
-        )
+        strangers = {"gateway": node.identities.gateway, "researcher": researcher}
+        _tell_denied(node, way.record.reference, strangers, story)
         key = node.verifier_key
     _tell_checking(folder, way, key, story)
     story.end(_next_commands(clinic, folder, way.record.reference, doctor, key))

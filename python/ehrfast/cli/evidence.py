@@ -29,6 +29,7 @@ def prove(
 
     Without --disclose it tells nothing of the content. With it, guard the file like the resource itself.
 
+    \b
     Example: ehrfast prove clinic.ehr Observation/42 --as IDENTITY --purpose TREAT --disclose -o bp.proof
     """
     with open_session(node, identity, purpose) as (opened, session):
@@ -51,6 +52,7 @@ def verify(
 
     Exits with 1 and names the first check that failed. --resource needs evidence made with --disclose.
 
+    \b
     Example: ehrfast verify bp.proof --key "$VKEY" --resource observation.json
     """
     content = None if resource is None else resource.read_bytes()

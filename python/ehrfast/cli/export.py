@@ -36,6 +36,7 @@ def export(
     The evidence discloses: keep it with the records. A record received over several lines is one line in the NDJSON;
     its bytes as received are then in DIR/received/Type/ as well, for they are what its evidence matches.
 
+    \b
     Example: ehrfast export clinic.ehr out --as IDENTITY --purpose TREAT
     """
     _require_empty(folder)
@@ -77,6 +78,7 @@ def export_log(
 
     The leaves hold hashes only; any web server can offer the folder. Works beside a running node.
 
+    \b
     Example: ehrfast log export clinic.ehr tiles
     """
     from ehrfast.chain.tiles import export_tiles

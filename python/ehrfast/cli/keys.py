@@ -21,6 +21,7 @@ def enrol(
 ) -> None:
     """Enrol somebody, and print the identity they act under.
 
+    \b
     Example: ehrfast keys enrol clinic.ehr --name physician-1 --role physician
     """
     from ehrfast.node import Node
@@ -34,6 +35,7 @@ def enrol(
 def list_keys(node: NodeFolder, as_json: Json = False) -> None:
     """List the identities whose keys this node holds; as NDJSON with --json.
 
+    \b
     Example: ehrfast keys list clinic.ehr
     """
     from ehrfast.node import Node

@@ -30,6 +30,7 @@ def init(
     Its root key comes from EHRFAST_ROOT_KEY (64 hex digits) or EHRFAST_PASSPHRASE; without either it is a new file
     NODE/root.key: whoever has that file and the folder can read every record, and without it nobody can.
 
+    \b
     Example: ehrfast init clinic.ehr --organisation "Clinic North"
     """
     from ehrfast.node import Node
@@ -43,6 +44,7 @@ def status(node: NodeFolder, as_json: Json = False) -> None:
 
     Keep the verifier key and a checkpoint elsewhere: with them anyone can see later whether history was rewritten.
 
+    \b
     Example: ehrfast status clinic.ehr --json
     """
     from ehrfast.node import Node
@@ -71,6 +73,7 @@ def import_files(
     Bytes and ids are kept as received, and what is there already makes no second version. A bad file or entry is
     listed under 'rejected' with its code while the rest goes on; the exit code is 0 even then.
 
+    \b
     Example: ehrfast import clinic.ehr patients/ more.ndjson.gz
     """
     from ehrfast.node import Node
@@ -104,6 +107,7 @@ def fsck(node: NodeFolder, as_json: Json = False) -> None:
     Exits with 7 when it finds a fault; the faults are listed on standard output all the same. Beside a running node
     the block log is checked, and the state as the log gives it.
 
+    \b
     Example: ehrfast fsck clinic.ehr --json
     """
     ok, faults, blocks, transactions = _check(node)
@@ -148,6 +152,7 @@ def _fault_of(error: CorruptionError) -> dict[str, object]:
 def show_config(node: NodeFolder, as_json: Json = False) -> None:
     """Show the settings a node keeps in the clear; opens no key and reads no record.
 
+    \b
     Example: ehrfast config show clinic.ehr
     """
     from ehrfast.node import FORMAT, Settings
@@ -175,6 +180,7 @@ def synth(
 ) -> None:
     """Generate made-up FHIR R4 patients, one transaction Bundle each.
 
+    \b
     Example: ehrfast synth patients --patients 100 --seed 7
     """
     with progress("generating patients") as bar:

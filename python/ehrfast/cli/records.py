@@ -41,6 +41,7 @@ def get(
 
     With --json too: a FHIR resource is a JSON object already; only failures look different.
 
+    \b
     Example: ehrfast get clinic.ehr Observation/42 --as IDENTITY --purpose TREAT > observation.json
     """
     with open_session(node, identity, purpose) as (_, session):
@@ -51,6 +52,7 @@ def get(
 def history(node: NodeFolder, reference: Reference, identity: As, purpose: Purpose, as_json: Json = False) -> None:
     """List all versions of a record, newest first.
 
+    \b
     Example: ehrfast history clinic.ehr Observation/42 --as IDENTITY --purpose TREAT
     """
     with open_session(node, identity, purpose) as (_, session):
@@ -62,14 +64,13 @@ def list_records(
     node: NodeFolder,
     identity: As,
     purpose: Purpose,
-    resource_type: Annotated[
-        str | None, typer.Argument(metavar="[TYPE]", help="One FHIR type; all by default.")
-    ] = None,
+    resource_type: Annotated[str | None, typer.Argument(metavar="TYPE", help="One FHIR type; all by default.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=0, help="At most so many.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the newest versions this identity may know of; as NDJSON with --json.
 
+    \b
     Example: ehrfast list clinic.ehr Observation --as IDENTITY --purpose TREAT --json
     """
     with open_session(node, identity, purpose) as (_, session):

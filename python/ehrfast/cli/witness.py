@@ -25,6 +25,7 @@ def run(
     It remembers the newest checkpoint of each log and refuses a shorter or another history. Prints where it listens
     and its verifier key once it is ready. Run it where the log's operator has no hand.
 
+    \b
     Example: ehrfast witness run witness --log "$VKEY" --port 8700
     """
     from ehrfast.witness import run_witness
