@@ -26,6 +26,7 @@ verify: build
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets --profile $(PROFILE) -- -D warnings
 
+
 ## make fix     formats and repairs what verify complains about
 fix: setup
 	$(BIN)/ruff check --fix python tests benches
@@ -35,7 +36,7 @@ rust-test: tools
 	cargo test --locked --profile $(PROFILE) -p ehrfast-core
 
 python-test: build
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q tests/walk tests/unit tests/vectors tests/properties
 
 ## make bench   the benchmarks, with their rivals in the same run
 bench: build
