@@ -984,3 +984,209 @@ pub fn open_records(openings: &[Opening<'_>]) -> Result<Vec<Opened>, EnvelopeErr
     let checked = opened.into_iter().enumerate().map(|(position, result)| result.map_err(|error| at(position, error)));
     checked.collect()
 }
+
+#[cfg(test)]
+#[path = "../tests/pinned.rs"]
+mod pinned;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use proptest::prelude::*;
+    use zeroize::ZeroizeOnDrop;
+
+    use super::pinned::pinned;
+    use super::*;
+
+    const ORIGIN: &str = "main-00000000000000000000000000000000";
+
+    fn class_key(number: u8) -> ClassKey {
+        let epoch = digest::blake3(&[number])[..16].try_into().unwrap();
+        let class = format!("Class-{number}");
+        let id = ClassId { subject: [number; 16], custodian: [255 - number; 16], class, epoch };
+        ClassKey::derive(&[number; 32], id).unwrap()
+    }
+
+    fn place(number: u8, class: &str) -> Place<'_> {
+        Place { origin: ORIGIN, record_id: [number; 16], version: u64::from(number) + 1, class }
+    }
+
+    fn content(number: u8) -> Vec<u8> {
+        let mut content = vec![0; usize::from(number) * 37];
+        blake3::Hasher::new().update(b"content").update(&[number]).finalize_xof().fill(&mut content);
+        content
+    }
+
+    fn content_key(number: u8) -> [u8; 32] {
+        digest::blake3_parts(&[b"content key", &[number]])
+    }
+
+    fn over(parts: &[Vec<u8>]) -> String {
+        let lengths: Vec<_> = parts.iter().map(|part| (part.len() as u32).to_be_bytes()).collect();
+        let all: Vec<&[u8]> = lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], part]).collect();
+        hex::encode(digest::blake3_parts(&all))
+    }
+
+    #[test]
+    fn generated_encodings_are_the_pinned_ones() {
+        let count: u8 = pinned("envelope", "count").parse().unwrap();
+        let keys: Vec<_> = (0..count).map(|number| Arc::new(class_key(number))).collect();
+        let (mut aads, mut items, mut wraps) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut commitments, mut opening_keys) = (Vec::new(), Vec::new());
+        for (number, key) in (0..count).zip(&keys) {
+            let (content, content_key) = (content(number), content_key(number));
+            let (aad, derived) = (place(number, &key.id.class).external_aad().unwrap(), derive_from(&content_key));
+            items.push(seal_item(&content, &content_key, &derived.key_commitment, &aad).unwrap());
+            wraps.push(seal_wraps(&[Recipient::Class(Arc::clone(key))], &content_key, &aad).unwrap());
+            commitments.push(commitment(&derived.opening_key, &digest::blake3(&content)).to_vec());
+            opening_keys.push(derived.opening_key.to_vec());
+            aads.push(aad);
+        }
+        let of_keys = |pick: fn(&ClassKey) -> Vec<u8>| keys.iter().map(|key| pick(key)).collect::<Vec<_>>();
+        for (name, parts) in [
+            ("kids", &of_keys(|key| key.kid.clone())),
+            ("public_keys", &of_keys(|key| key.public_key().to_vec())),
+            ("external_aads", &aads),
+            ("items", &items),
+            ("wraps", &wraps),
+            ("commitments", &commitments),
+            ("opening_keys", &opening_keys),
+        ] {
+            assert_eq!(over(parts), pinned("envelope", name), "{name}");
+        }
+        assert_eq!(hex::encode(&items[1]), pinned("envelope", "example_item"));
+        assert_eq!(hex::encode(&wraps[1]), pinned("envelope", "example_wraps"));
+        let pack = SealedPack::from_items(items, wraps).unwrap();
+        assert_eq!(hex::encode(pack.root), pinned("envelope", "root"));
+        assert_eq!(hex::encode(pack.wraps_root), pinned("envelope", "wraps_root"));
+    }
+
+    #[test]
+    fn pinned_examples_open() {
+        let bytes = |name| hex::decode(pinned("envelope", name)).unwrap();
+        let key = class_key(1);
+        let (item, expected) = (bytes("example_item"), bytes("example_commitment").try_into().unwrap());
+        for wraps in ["example_wraps", "example_public_wraps"] {
+            let wraps = bytes(wraps);
+            let place = place(1, &key.id.class);
+            let opening = Opening { item: &item, wraps: &wraps, key: &key, place, commitment: Some(expected) };
+            let opened = open_record(&opening).unwrap();
+            assert_eq!(*opened.content, content(1));
+            assert_eq!(*opened.opening_key, *derive_from(&content_key(1)).opening_key);
+        }
+    }
+
+    /// Source: RFC 3394, 4.6: 256 bits of key data under a 256-bit key.
+    #[test]
+    fn wraps_keys_as_rfc_3394_does() {
+        let key: [u8; 32] = std::array::from_fn(|at| at as u8);
+        let data = hex::decode("00112233445566778899aabbccddeeff000102030405060708090a0b0c0d0e0f").unwrap();
+        let wrapped = "28c9f404c4b810f4cbccb35cfb87f8263f5786e2d80ed326cbc7f0e71a99f43bfb988b9b7a02dd21";
+        let mut out = [0; 40];
+        KwAes256::new(&key.into()).wrap_key(&data, &mut out).unwrap();
+        assert_eq!(hex::encode(out), wrapped);
+    }
+
+    #[test]
+    fn what_is_secret_is_wiped() {
+        fn wiped<T: ZeroizeOnDrop>(_: &T) {}
+        fn wiped_type<T: ZeroizeOnDrop>() {}
+        let key = class_key(1);
+        // The key schedule inside `wrap` is the only thing in it.
+        wiped_type::<aes::Aes256>();
+        assert_eq!(size_of::<KwAes256>(), size_of::<aes::Aes256>());
+        wiped(&key.seal_to);
+        wiped(&derive_from(&[1; 32]).opening_key);
+        let opened = Opened { content: Zeroizing::new(vec![1]), opening_key: Zeroizing::new([1; 32]) };
+        wiped(&opened.content);
+        wiped(&opened.opening_key);
+        assert!(!format!("{key:?}{opened:?}").contains("seal_to"));
+    }
+
+    #[test]
+    fn a_pack_verifies_after_parts_of_it_are_removed() {
+        let key = Arc::new(class_key(1));
+        let data = vec![7; 100];
+        for count in [1, 2, 3, 4, 5, 8, 9] {
+            let drafts: Vec<_> = (0..count)
+                .map(|number| Draft {
+                    record_id: [number; 16],
+                    version: 1,
+                    class: key.id.class.clone(),
+                    recipients: vec![Recipient::Class(Arc::clone(&key))],
+                })
+                .collect();
+            let pack = seal_records(ORIGIN, &data, &vec![[0, 100]; drafts.len()], &drafts).unwrap();
+            let whole: Vec<_> = pack.items.iter().map(|item| Part::Kept(item)).collect();
+            verify_parts(&whole, &pack.root).unwrap();
+            assert_eq!(verify_parts(&whole, &pack.wraps_root), Err(EnvelopeError::RootMismatch));
+            let wraps: Vec<_> = (0..pack.len()).map(|at| Part::Removed(pack.wraps_digest(at).unwrap())).collect();
+            verify_parts(&wraps, &pack.wraps_root).unwrap();
+            for removed in 0..pack.len() {
+                let mut left = whole.clone();
+                left[removed] = Part::Removed(pack.item_digest(removed).unwrap());
+                verify_parts(&left, &pack.root).unwrap();
+                left[removed] = Part::Removed([0; 32]);
+                assert_eq!(verify_parts(&left, &pack.root), Err(EnvelopeError::RootMismatch));
+                left.remove(removed);
+                assert_eq!(verify_parts(&left, &pack.root), Err(EnvelopeError::RootMismatch));
+            }
+        }
+    }
+
+    #[test]
+    fn every_content_keeps_its_place_across_runs() {
+        let key = Arc::new(class_key(1));
+        let data: Vec<u8> = (0..100 * RUN).map(|at| (at % 251) as u8).collect();
+        let spans: Vec<_> = (0..3 * RUN as u64 + 1).map(|at| [at, at * 20]).collect();
+        let drafts: Vec<_> = (0..spans.len())
+            .map(|number| Draft {
+                record_id: (number as u128).to_be_bytes(),
+                version: number as u64,
+                class: key.id.class.clone(),
+                recipients: vec![Recipient::Class(Arc::clone(&key))],
+            })
+            .collect();
+        let pack = seal_records(ORIGIN, &data, &spans, &drafts).unwrap();
+        for (at, draft) in drafts.iter().enumerate() {
+            let opening = Opening {
+                item: &pack.items[at],
+                wraps: &pack.wraps[at],
+                key: &key,
+                place: draft.place(ORIGIN),
+                commitment: Some(pack.commitments[at]),
+            };
+            let [start, end] = spans[at].map(|end| end as usize);
+            assert_eq!(*open_record(&opening).unwrap().content, data[start..end]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(item: Vec<u8>, wraps: Vec<u8>) {
+            let key = class_key(1);
+            let opening = Opening {
+                item: &item,
+                wraps: &wraps,
+                key: &key,
+                place: place(1, "x"),
+                commitment: None,
+            };
+            prop_assert!(open_record(&opening).is_err());
+            prop_assert!(wrap_ids(&wraps).is_err() || !wraps.is_empty());
+        }
+
+        #[test]
+        fn what_is_read_is_the_one_encoding(at in 0usize..200, flip in 1u8..) {
+            let bytes = |name| hex::decode(pinned("envelope", name)).unwrap();
+            let mut item = bytes("example_item");
+            let at_item = at % item.len();
+            item[at_item] ^= flip;
+            if let Ok(read) = Item::decode(&item) {
+                let mut writer = Writer::new();
+                writer.tag(TAG_ENCRYPT0).array(3).bytes(&item_protected(read.key_commitment)).map(0);
+                prop_assert_eq!(writer.bytes(read.ciphertext).as_bytes(), &item[..]);
+            }
+        }
+    }
+}
