@@ -16,3 +16,6 @@ def test_the_examples_of_the_page_are_the_pinned_ones() -> None:
     assert pinned["transaction"]["example"] in shown
     assert pinned["genesis_signature"]["example"] in shown
     assert f"`{pinned['transaction']['example_id']}`" in page
+    for example in ("example_item", "example_wraps", "example_public_wraps"):
+        assert pinned["envelope"][example] in shown
+    assert f"`{pinned['envelope']['example_commitment']}`" in page
