@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import blake3
+import numpy as np
 import pytest
 from ehrfast import _core
 from ehrfast._core import Block, Log, SealedPack, SigningKey, StateView, Transaction, Trie, WriteSet
@@ -109,7 +110,9 @@ def test_blocks_have_the_leaves_of_the_reference() -> None:
 
 
 def test_packs_are_those_the_transactions_signed_for() -> None:
-    first, second = (SealedPack.from_items([bytes([n])], [bytes([n, n])]) for n in (1, 2))
+    key = ClassKey.derive(bytes(32), bytes(16), bytes(16), "clinical", bytes(16))
+    span = np.array([[0, 2]], dtype=np.uint64)
+    first, second = (seal_records("main", b"{}", span, [(bytes([n]) * 16, 1, "clinical", [key])]) for n in (1, 2))
     entries: list[tuple[Transaction | bytes, bytes]] = [(signed(1, [first]), b""), (signed(2, [second]), b"")]
     for packs, position in [([], 0), ([first], 1), ([second, first], 0), ([first, second, second], 2)]:
         log, _, trie = founded()

@@ -210,7 +210,8 @@ def test_an_epoch_is_posted_once(ledger: Ledger, method: str) -> None:
         rows = {"rows": [row()]} if method == "put" else {}
         return call(ledger, method, epochs=epochs, **rows).code
 
-    assert post(epoch_of("observation")) == "records.duplicate_epoch"
+    other_key = (*epoch_of("observation")[:3], named_bytes("other key", 32))
+    assert post(other_key) == "records.duplicate_epoch"
     assert post(epoch_of("document"), epoch_of("document", named_bytes("two"))) == "records.duplicate_epoch"
     assert post(epoch_of("document")) == 0
 
