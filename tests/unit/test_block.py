@@ -9,6 +9,7 @@ import blake3
 import numpy as np
 import pytest
 from ehrfast import _core
+from ehrfast._core import ClassKey, seal_records
 from ehrfast._core import Block, Log, SealedPack, SigningKey, StateView, Transaction, Trie, WriteSet
 from ehrfast.errors import ConflictError, InvalidInputError
 
