@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MappingProxyType
 
 import pytest
@@ -107,7 +108,7 @@ def test_values_come_back_immutable() -> None:
 def test_misuse_is_named() -> None:
     view = StateView(None)
     key = ("k",)
-    refused = [
+    refused: list[tuple[Callable[[], object], str]] = [
         (lambda: view.put("toy", key, 1), "state.no_frame"),
         (lambda: view.delete("toy", key), "state.no_frame"),
         (lambda: view.accept(), "state.no_frame"),

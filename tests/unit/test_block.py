@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import blake3
@@ -129,14 +130,15 @@ def test_packs_are_those_the_transactions_signed_for() -> None:
 def test_refusals_are_named_and_change_nothing() -> None:
     log, _, trie = founded()
     entry: tuple[Transaction | bytes, bytes] = (signed(1), b"")
-    for call, code in [
+    refused: list[tuple[Callable[[], object], str]] = [
         (lambda: assemble(log, trie, []), "block.no_entries"),
         (lambda: assemble(log, trie, [entry], chain_id="main"), "block.chain_id"),
         (lambda: assemble(log, trie, [entry], proposer=b""), "block.proposer_length"),
         (lambda: assemble(log, trie, [(b"short", b"")]), "timer.wrong_length"),
         (lambda: _core.decode_block_leaf(b""), "block.other_leaf"),
         (lambda: _core.decode_block_leaf(b"\x02"), "cbor.truncated"),
-    ]:
+    ]
+    for call, code in refused:
         with pytest.raises(InvalidInputError) as caught:
             call()
         assert caught.value.code == code
