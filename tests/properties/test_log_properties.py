@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pytest
+from blake3 import blake3
 from ehrfast import _core
 from ehrfast.errors import InvalidInputError, VerificationError
 from hypothesis import given
@@ -87,3 +91,17 @@ def test_tiles_equal_the_twin(tree_size: int, tiles: list[tuple[int, int, int]])
         assert log.tile(level, index, width) == twin.tile(level, index, width, LEAVES[:tree_size])
         with pytest.raises(InvalidInputError, match=r"log\.no_such_tile"):
             log.tile(level, index, width + 1)
+
+
+def test_roots_are_the_pinned_ones() -> None:
+    pinned = tomllib.loads((Path(__file__).parents[1] / "vectors/formats.toml").read_text("utf-8"))
+    leaves = [b"\x01" + index.to_bytes(4, "big") * (index % 30) for index in range(pinned["log"]["tree_size"])]
+    log = log_of(leaves)
+    roots = blake3()
+    for tree_size in range(len(leaves) + 1):
+        roots.update(log.root(tree_size))
+    assert roots.hexdigest() == pinned["log"]["roots"]
+    packs, digests = blake3(), [blake3(leaf).digest() for leaf in leaves]
+    for count in range(pinned["pack"]["count"] + 1):
+        packs.update(_core.pack_root(b"".join(digests[:count])))
+    assert packs.hexdigest() == pinned["pack"]["roots"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from base64 import b64encode
+from pathlib import Path
 
 import pytest
 from ehrfast._core import Log, SigningKey, log_leaf_hash
@@ -24,6 +26,7 @@ from ehrfast.model.checkpoint import (
 )
 from ehrfast.model.tlog_proof import TlogProof
 
+ROOT = Path(__file__).parents[2]
 LOG_KEY = SigningKey.from_seed(bytes(32))
 WITNESS_KEY = SigningKey.from_seed(b"\1" * 32)
 ORIGIN = "clinic-north-0123456789abcdef0123456789abcdef"
@@ -251,6 +254,22 @@ def test_limits_are_checked_before_parsing() -> None:
     with pytest.raises(InvalidInputError, match=r"note\.too_many_signatures"):
         Note.parse(signed() + line.encode() * 64)
     assert len(Note.parse(signed() + line.encode() * 63).signatures) == 64
+
+
+def test_the_example_of_the_page_is_what_we_write() -> None:
+    pinned = tomllib.loads((ROOT / "tests/vectors/formats.toml").read_text("utf-8"))["evidence_text"]
+    made = Log()
+    made.append([b"first", b"second", b"third"])
+    origin, key, witness = "clinic-north-" + "0" * 32, *(SigningKey.from_seed(bytes([byte]) * 32) for byte in (1, 2))
+    note = sign_checkpoint(Checkpoint(origin, 3, made.root()), key)
+    note += cosign(note, witness, "witness.example/w1", timestamp=1_800_000_000).encode()
+    text = TlogProof(b"extra", 1, tuple(made.prove_inclusion(1, 3)), note).render()
+    assert pinned["text"] == text.decode()
+    assert pinned["verifier_key"] == verifier_key(origin, key.public_key)
+    assert pinned["witness_key"] == witness_key("witness.example/w1", witness.public_key)
+    page = (ROOT / "docs/formats.md").read_text("utf-8")
+    for shown in pinned.values():
+        assert shown in page
 
 
 def test_a_repr_shows_no_extra_data() -> None:

@@ -6,6 +6,8 @@ use ehrfast_core::merkle::verify::{LogProofError, verify_consistency, verify_inc
 use proptest::prelude::*;
 use serde::Deserialize;
 
+use crate::pinned::pinned;
+
 /// RFC 9162 section 2.1, word for word and as slow as it reads.
 mod twin {
     use super::{Digest, digest};
@@ -214,6 +216,23 @@ fn a_pack_root_is_the_rfc_shape_over_keyed_blake3() {
         let expected = keyed("ehrfast 2026-11 pack v1", &[&(count as u64).to_be_bytes(), root.as_slice()].concat());
         assert_eq!(pack_root(&digests), expected, "{count}");
     }
+}
+
+#[test]
+fn roots_are_the_pinned_ones() {
+    let tree_size: u32 = pinned("log", "tree_size").parse().unwrap();
+    let leaves: Vec<Vec<u8>> = (0..tree_size)
+        .map(|index| [&[1], index.to_be_bytes().repeat(index as usize % 30).as_slice()].concat())
+        .collect();
+    let log = log_of(&leaves);
+    let mut roots = blake3::Hasher::new();
+    (0..=u64::from(tree_size)).for_each(|size| _ = roots.update(&log.root_at(size).unwrap()));
+    assert_eq!(roots.finalize().to_hex().as_str(), pinned("log", "roots"));
+    let digests = digest::blake3_many(&leaves);
+    let mut packs = blake3::Hasher::new();
+    let count: usize = pinned("pack", "count").parse().unwrap();
+    (0..=count).for_each(|count| _ = packs.update(&pack_root(&digests[..count])));
+    assert_eq!(packs.finalize().to_hex().as_str(), pinned("pack", "roots"));
 }
 
 fn flipped(mut digest: Digest, bit: usize) -> Digest {
