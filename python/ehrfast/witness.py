@@ -9,7 +9,6 @@ on disk, synced, before the answer leaves; state it cannot read stops that log, 
 
 from __future__ import annotations
 
-import fcntl
 import io
 import logging
 import os
@@ -31,7 +30,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPErrorProcessor, OpenerDirector, ProxyHandler, Request, build_opener
 
-from ehrfast._core import SigningKey
+from ehrfast._core import LockFile, SigningKey
 from ehrfast.errors import (
     ConflictError,
     CorruptionError,
@@ -105,7 +104,7 @@ class _Watched:
 class Witness:
     """The rules of a witness over its folder; `WitnessServer` puts HTTP in front of it. Threads may share it."""
 
-    def __init__(self, folder: Path, name: str, key: SigningKey, lock: int, clock: Callable[[], float]) -> None:
+    def __init__(self, folder: Path, name: str, key: SigningKey, lock: LockFile, clock: Callable[[], float]) -> None:
         self._folder = folder
         self._name = name
         self._key = key
@@ -142,7 +141,7 @@ class Witness:
             _write_synced(root / "witness.vkey", f"{vkey}\n".encode(), mode=0o644)
             _write_synced(root / "key", key.seed().hex().encode(), mode=0o600)
         except BaseException:
-            os.close(lock)
+            lock.release()
             raise
         return cls(root, named, key, lock, clock)
 
@@ -152,7 +151,7 @@ class Witness:
 
         Raises:
             NotFoundError: ``witness.not_found``.
-            ConflictError: ``witness.locked``.
+            ConflictError: ``witness.locked`` with the owner's ``pid``.
             CorruptionError: ``witness.key_damaged``.
         """
         root = Path(folder)
@@ -211,9 +210,7 @@ class Witness:
 
     def close(self) -> None:
         """Gives the folder free."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.release()
 
     def __enter__(self) -> Witness:
         return self
@@ -356,15 +353,12 @@ def _render_request(old_size: int, proof: Sequence[bytes], note: bytes) -> bytes
     return "\n".join(lines).encode() + note
 
 
-def _lock_folder(folder: Path) -> int:
-    """Held until closed or until the process ends: two memories of one log could be played against each other."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+def _lock_folder(folder: Path) -> LockFile:
+    """Held until released or until the process ends: two memories of one log could be played against each other."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise ConflictError("witness.locked") from None
-    return descriptor
+        return LockFile.acquire(str(folder / "lock"))
+    except ConflictError as held:
+        raise ConflictError("witness.locked", held.details) from None
 
 
 def _write_synced(path: Path, data: bytes, mode: int) -> None:
@@ -457,7 +451,7 @@ def run_witness(
         stop: ends it from another thread.
 
     Raises:
-        ConflictError: ``witness.locked``.
+        ConflictError: ``witness.locked`` with the owner's ``pid``.
         UnavailableError: ``witness.cannot_listen``.
     """
     fresh = not (Path(folder) / "key").exists()
