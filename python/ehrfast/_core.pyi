@@ -1103,8 +1103,8 @@ class SegmentLog:
         """Walks every frame on disk, damaged or not: opens all sections, follows heights and links.
 
         Gives (file name, byte offset, frame or fault) and goes on after a bad frame where the next header stands. A
-        frame out of order comes after its fault. Works where ``open`` refuses, reads only, and sees a write in
-        progress beside a writer as a fault of kind ``segment.tail``.
+        frame out of order comes after its fault. Works where ``open`` refuses and only reads. Beside a writer, the
+        append in progress may show as a fault of the last height: one that no checkpoint covers.
         """
 
     @property

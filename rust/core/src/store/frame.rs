@@ -600,3 +600,106 @@ impl Frame {
         if same { Ok(()) } else { Err(self.damaged(Section::Wraps)) }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            key_id: [1; 16],
+            chain_id: "clinic-00112233445566778899aabbccddeeff".to_owned(),
+            height: 300,
+            salt: [2; 32],
+            lengths: [16, 17, 300, 70_000, 1 << 20, 16],
+            previous_leaf_hash: [3; 32],
+            tree_size: u64::MAX,
+        }
+    }
+
+    fn framed(header: &[u8]) -> Vec<u8> {
+        [&MAGIC[..], &(header.len() as u32).to_be_bytes(), &check(header), header].concat()
+    }
+
+    #[test]
+    fn a_header_has_one_encoding() {
+        let encoded = header().encode().unwrap();
+        assert_eq!(Header::decode(&encoded).unwrap(), header());
+        for length in 0..encoded.len() {
+            assert!(Header::decode(&encoded[..length]).is_err());
+        }
+        assert!(Header::decode(&[&encoded[..], &[0]].concat()).is_err());
+        for (at, bit) in (0..encoded.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut flipped = encoded.clone();
+            flipped[at] ^= 1 << bit;
+            if let Ok(other) = Header::decode(&flipped) {
+                assert_eq!(other.encode().unwrap(), flipped);
+            }
+        }
+        for wrong in [0, 15, (MAX_SECTION_BYTES + TAG_BYTES + 1) as u64] {
+            let mut other = header();
+            other.lengths[3] = wrong;
+            assert!(Header::decode(&other.encode().unwrap()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_lead_is_read_whole_or_not_at_all() {
+        let bytes = framed(&header().encode().unwrap());
+        let lead = Lead::read(&[&bytes[..], &[9; 100]].concat()).unwrap();
+        assert_eq!(lead.frame_bytes(), bytes.len() as u64 + header().sections_bytes());
+        for length in 0..bytes.len() {
+            assert!(Lead::read(&bytes[..length]).is_none());
+        }
+        for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << bit;
+            assert!(Lead::read(&flipped).is_none(), "{at} {bit}");
+        }
+        assert!(Lead::read(&framed(&[0; MAX_HEADER_BYTES + 1])).is_none());
+    }
+
+    fn items(section: Section, bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+        let opened = Opened::read(section, bytes.to_vec()).ok()?;
+        let describe = |item: Item<'_>| match item {
+            Item::Kept(bytes) => bytes.to_vec(),
+            Item::Erased(digest) => [&b"erased "[..], &digest].concat(),
+        };
+        Some(opened.items().map(describe).collect())
+    }
+
+    #[test]
+    fn an_erased_item_leaves_its_digest() {
+        let erased = [&b"erased "[..], &[5; 32]].concat();
+        let mut writer = Writer::new();
+        writer.array(3).bytes(b"kept").array(2).bytes(&[4; 32]).bytes(&[5; 32]).bytes(b"");
+        let transactions = writer.into_bytes();
+        let expected = Some(vec![b"kept".to_vec(), erased.clone(), Vec::new()]);
+        assert_eq!(items(Section::Transactions, &transactions), expected);
+        assert_eq!(items(Section::Receipts, &transactions), None);
+        let mut writer = Writer::new();
+        writer.array(1).array(3).bytes(&[1; 32]).bytes(&[2; 32]);
+        writer.array(2).array(1).bytes(&[5; 32]).bytes(&[6; 32]);
+        let packs = writer.into_bytes();
+        assert_eq!(items(Section::Packs, &packs), Some(vec![erased, vec![6; 32]]));
+        assert_eq!(items(Section::Transactions, &packs), None);
+        for (section, bytes) in [(Section::Transactions, &transactions), (Section::Packs, &packs)] {
+            for length in 0..bytes.len() {
+                assert_eq!(items(section, &bytes[..length]), None);
+            }
+            assert_eq!(items(section, &[&bytes[..], &[0]].concat()), None);
+            for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                items(section, &flipped);
+            }
+        }
+        let mut writer = Writer::new();
+        writer.array(1).array(2).bytes(&[4; 31]).bytes(&[5; 32]);
+        assert_eq!(items(Section::Transactions, writer.as_bytes()), None);
+        let mut writer = Writer::new();
+        writer.array(1).array(2).bytes(&[4; 32]).bytes(&[5; 31]);
+        assert_eq!(items(Section::Transactions, writer.as_bytes()), None);
+    }
+}

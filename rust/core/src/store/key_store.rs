@@ -549,3 +549,82 @@ pub fn derive_root_key(passphrase: &str, salt: &[u8]) -> Result<Key, KeyStoreErr
     argon.hash_password_into(phrase.as_bytes(), salt, &mut *key).map_err(|_| KeyStoreError::InvalidEntry)?;
     Ok(key)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::super::files::MemoryFiles;
+    use super::*;
+
+    const ROOT: [u8; 32] = [7; 32];
+
+    /// Everything someone learns who has the root key and every byte the medium still shows, removed files included.
+    fn everything_readable(disk: &MemoryFiles) -> Vec<Vec<u8>> {
+        let medium = disk.all_bytes();
+        let mut store_keys = Vec::new();
+        for bytes in &medium {
+            for copy in bytes.windows(128).filter(|window| window.starts_with(SLOT_MAGIC)) {
+                let mut sealed = copy[48..96].to_vec();
+                let opening = Sealer::derived(Use::Slot, &ROOT, &copy[16..48]).open(0, &copy[8..16], &mut sealed);
+                opening.unwrap();
+                store_keys.push(Key::new(sealed.try_into().unwrap()));
+            }
+        }
+        let mut found = Vec::new();
+        for bytes in &medium {
+            for start in 0..bytes.len() {
+                let Some(length) = prefix_length(&bytes[start..]) else { continue };
+                let salt = &bytes[start + 4..start + 4 + SALT_BYTES];
+                let sealed = &bytes[start + PREFIX_BYTES..][..length];
+                for (generation, number) in (0..5).flat_map(|generation| (0..9).map(move |number| (generation, number)))
+                {
+                    for store in &store_keys {
+                        let mut opened = sealed.to_vec();
+                        let sealer = Sealer::derived(Use::Entry, store, salt);
+                        if sealer.open(0, &record_aad(generation, number), &mut opened).is_ok() {
+                            found.push(opened);
+                        }
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn shows(disk: &MemoryFiles, secret: &[u8]) -> bool {
+        everything_readable(disk).iter().any(|bytes| bytes.windows(secret.len()).any(|window| window == secret))
+    }
+
+    #[test]
+    fn what_is_forgotten_is_nowhere_on_the_medium() {
+        let disk = MemoryFiles::new();
+        let store = KeyStore::create(Arc::new(disk.clone()), Path::new("k"), &ROOT).unwrap();
+        let entry = |id: &'static [u8], value: &'static [u8]| Entry { kind: "patient-root", id, value };
+        store.put(&[entry(b"a", b"secret of a"), entry(b"b", b"secret of b")]).unwrap();
+        store.put(&[entry(b"c", b"secret of c")]).unwrap();
+        assert!(shows(&disk, b"secret of a") && shows(&disk, b"secret of c"));
+        store.forget(&[("patient-root", b"a")], 1).unwrap();
+        assert!(!shows(&disk, b"secret of a"));
+        assert!(shows(&disk, b"secret of b") && shows(&disk, b"secret of c"));
+        store.forget(&[("patient-root", b"c")], 2).unwrap();
+        assert!(!shows(&disk, b"secret of a") && !shows(&disk, b"secret of c"));
+        assert!(shows(&disk, b"secret of b"));
+    }
+
+    #[test]
+    fn a_crash_before_the_old_slot_is_wiped_is_made_good_at_open() {
+        use super::super::files::{Fault, Loss};
+        for operation in 0..12 {
+            let disk = MemoryFiles::new();
+            let store = KeyStore::create(Arc::new(disk.clone()), Path::new("k"), &ROOT).unwrap();
+            store.put(&[Entry { kind: "x", id: b"a", value: b"secret of a" }]).unwrap();
+            disk.fail_at(disk.operations() + operation, Fault::Crash);
+            drop(store.forget(&[("x", b"a")], 1));
+            let disk = disk.restarted(Loss::Nothing);
+            let store = KeyStore::open(Arc::new(disk.clone()), Path::new("k"), &ROOT, false).unwrap();
+            // Either the forgetting took place, and wholly, or it did not take place at all.
+            assert_eq!(store.get("x", b"a").is_some(), shows(&disk, b"secret of a"), "{operation}");
+            assert_eq!(store.applied_erasure_height(), u64::from(store.get("x", b"a").is_none()));
+        }
+    }
+}

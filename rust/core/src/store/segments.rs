@@ -352,11 +352,12 @@ impl SegmentLog {
         let frame = frame.as_slice();
         let end = tail.end + frame.len() as u64;
         if end > tail.reserved {
-            if (frame.len() as u64) < RESERVE_BYTES / 4 {
+            let reserve = RESERVE_BYTES.min(self.segment_bytes);
+            if (frame.len() as u64) < reserve / 4 {
                 let from = tail.reserved.max(tail.end);
-                let zeros = vec![0; (end + RESERVE_BYTES - from) as usize];
+                let zeros = vec![0; (end + reserve - from) as usize];
                 segment.file.write_at(&zeros, from)?;
-                tail.reserved = end + RESERVE_BYTES;
+                tail.reserved = end + reserve;
             } else {
                 tail.reserved = end;
             }
@@ -667,7 +668,7 @@ pub enum FaultKind {
     KeyMissing,
     /// The file could not be read here.
     Unreadable,
-    /// Bytes after the last frame: a write that never finished, or a damaged last frame.
+    /// Bytes after the last frame that are none: a write that never finished, or a last frame past recognition.
     Tail,
 }
 

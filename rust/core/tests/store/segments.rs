@@ -121,3 +121,356 @@ fn refuses_what_does_not_follow() {
     let elsewhere = SegmentLog::open(Arc::clone(&files), Path::new("log"), "other-0", keys, OpenLog::default());
     assert!(matches!(elsewhere, Err(LogError::Damaged { section: None, .. })));
 }
+
+const CRASH_COUNTS: [usize; 6] = [0, 2, 1, 8, 0, 3];
+/// Small enough that the blocks above take several segments.
+const SMALL_SEGMENT: u64 = 2_500;
+
+fn losses(seeds: u64) -> Vec<Loss> {
+    [Loss::Nothing, Loss::Unsynced].into_iter().chain((0..seeds).map(Loss::Seeded)).collect()
+}
+
+/// Appends the blocks from `from` on until one fails; gives how many blocks are acknowledged in all.
+fn append_all(log: &SegmentLog, blocks: &[Block], from: usize) -> usize {
+    let fails = |block: &Block| log.append(block, &[pack(1, 2)]).is_err();
+    blocks[from..].iter().position(fails).map_or(blocks.len(), |failed| from + failed)
+}
+
+/// After a restart the log opens, holds at least what was acknowledged, and goes on.
+fn survives(disk: &MemoryFiles, blocks: &[Block], acknowledged: usize) {
+    let files: Arc<dyn Files> = Arc::new(disk.clone());
+    let checkpoint = acknowledged.checked_sub(1).map_or(0, |last| blocks[last].tree_size);
+    let log = open(&files, checkpoint).unwrap().with_segment_bytes(SMALL_SEGMENT);
+    let there = log.height().map_or(0, |height| height as usize + 1);
+    assert!(there == acknowledged || there == acknowledged + 1, "{there} blocks, {acknowledged} acknowledged");
+    assert_eq!(append_all(&log, blocks, there), blocks.len());
+    drop(log);
+    // What opening showed was durable, and so is what came after it.
+    let files: Arc<dyn Files> = Arc::new(disk.restarted(Loss::Unsynced));
+    let log = open(&files, blocks.last().unwrap().tree_size).unwrap();
+    blocks.iter().for_each(|block| check_block(&log, block));
+    assert_eq!(faults(&scan(&files)), []);
+}
+
+#[test]
+fn a_crash_at_any_operation_loses_nothing_acknowledged() {
+    let blocks = chain(&CRASH_COUNTS);
+    let start = MemoryFiles::new();
+    drop(create(&(Arc::new(start.clone()) as Arc<dyn Files>)));
+    let start = start.restarted(Loss::Unsynced);
+    let whole = start.restarted(Loss::Nothing);
+    let log = open(&(Arc::new(whole.clone()) as Arc<dyn Files>), 0).unwrap().with_segment_bytes(SMALL_SEGMENT);
+    assert_eq!(append_all(&log, &blocks, 0), blocks.len());
+    let operations = whole.operations();
+    assert!(whole.bytes(Path::new("log/000000000004.segment")).is_some(), "the blocks take several segments");
+    for operation in 0..operations {
+        for fault in [Fault::Crash, Fault::CrashInside] {
+            let disk = start.restarted(Loss::Nothing);
+            let files: Arc<dyn Files> = Arc::new(disk.clone());
+            disk.fail_at(operation, fault);
+            let acknowledged = KeyStore::open(Arc::clone(&files), Path::new("keys"), &ROOT_KEY, false)
+                .map_err(LogError::from)
+                .and_then(|keys| open_with(&files, Arc::new(keys), OpenLog::default()))
+                .map_or(0, |log| append_all(&log.with_segment_bytes(SMALL_SEGMENT), &blocks, 0));
+            for loss in losses(4) {
+                survives(&disk.restarted(loss), &blocks, acknowledged);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_opening_after_a_crash_loses_nothing_either() {
+    let blocks = chain(&CRASH_COUNTS);
+    let disk = MemoryFiles::new();
+    let log = create(&(Arc::new(disk.clone()) as Arc<dyn Files>)).with_segment_bytes(SMALL_SEGMENT);
+    log.append(&blocks[0], &[]).unwrap();
+    // Stops before the sync of block 1: its frame may be torn.
+    disk.fail_at(disk.operations() + 1, Fault::Crash);
+    assert_eq!(append_all(&log, &blocks, 1), 1);
+    for loss in losses(12) {
+        let torn = disk.restarted(loss);
+        for operation in 0..8 {
+            let opening = torn.restarted(Loss::Nothing);
+            opening.fail_at(operation, Fault::CrashInside);
+            let files: Arc<dyn Files> = Arc::new(opening.clone());
+            if let Ok(keys) = KeyStore::open(Arc::clone(&files), Path::new("keys"), &ROOT_KEY, false) {
+                drop(open_with(&files, Arc::new(keys), OpenLog::default()));
+            }
+            for loss in losses(3) {
+                survives(&opening.restarted(loss), &blocks, 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failed_operation_stops_the_log_for_good() {
+    let blocks = chain(&CRASH_COUNTS);
+    for errno in [5, 28] {
+        for operation in 0.. {
+            let disk = MemoryFiles::new();
+            let files: Arc<dyn Files> = Arc::new(disk.clone());
+            let log = create(&files).with_segment_bytes(SMALL_SEGMENT);
+            disk.fail_at(disk.operations() + operation, Fault::Errno(errno));
+            let acknowledged = append_all(&log, &blocks, 0);
+            if acknowledged == blocks.len() {
+                assert!(operation > 20);
+                break;
+            }
+            assert!(matches!(log.append(&blocks[acknowledged], &[]), Err(LogError::Poisoned)));
+            blocks[..acknowledged].iter().for_each(|block| check_block(&log, block));
+            drop((log, files));
+            for loss in losses(2) {
+                survives(&disk.restarted(loss), &blocks, acknowledged);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_append_costs_one_sync() {
+    let disk = MemoryFiles::new();
+    let log = create(&(Arc::new(disk.clone()) as Arc<dyn Files>));
+    let blocks = chain(&[1; 10]);
+    log.append(&blocks[0], &[]).unwrap();
+    for block in &blocks[1..] {
+        let (syncs, operations) = (disk.syncs(), disk.operations());
+        log.append(block, &[pack(1, 3)]).unwrap();
+        assert_eq!((disk.syncs() - syncs, disk.operations() - operations), (1, 2));
+    }
+}
+
+/// The names of the segment files with their bytes.
+fn segments_of(disk: &MemoryFiles) -> Vec<(String, Vec<u8>)> {
+    let names = disk.list(Path::new("log")).unwrap();
+    names.into_iter().map(|name| (name.clone(), disk.bytes(&Path::new("log").join(&name)).unwrap())).collect()
+}
+
+#[test]
+fn every_flipped_bit_is_found() {
+    let disk = MemoryFiles::new();
+    let files: Arc<dyn Files> = Arc::new(disk.clone());
+    let blocks = chain(&[0, 2, 1, 1]);
+    written(&files, &blocks, 1_200);
+    let segments = segments_of(&disk);
+    assert!(segments.len() > 1 && faults(&scan(&files)).is_empty());
+    let checkpoint = blocks[3].tree_size;
+    for (name, bytes) in &segments {
+        let path = Path::new("log").join(name);
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            disk.plant(&path, &flipped);
+            let found = scan(&files);
+            // No byte of a segment is free: zeros behind the last frame are part of the format too.
+            assert!(!faults(&found).is_empty(), "{name} {at}");
+            let behind = bytes[at..].iter().all(|byte| *byte == 0);
+            let lost = blocks.len() - whole(&found).len();
+            assert!(lost <= usize::from(!behind), "{name} {at}: one flip hides {lost} blocks");
+            let opened = open_with(
+                &files,
+                keys(&files, Path::new("keys")),
+                OpenLog { checkpoint_size: checkpoint, read_only: true },
+            );
+            match opened {
+                Ok(log) => {
+                    let readable = |block: &Block| log.read(block.head.height).is_ok_and(|frame| frame.check().is_ok());
+                    assert!(behind || !blocks.iter().all(readable), "{name} {at}");
+                }
+                Err(LogError::Damaged { .. } | LogError::KeyMissing { .. } | LogError::Shorter { .. }) => {}
+                Err(other) => panic!("{name} {at}: {other:?}"),
+            }
+        }
+        disk.plant(&path, bytes);
+    }
+}
+
+#[test]
+fn a_cut_file_is_a_torn_tail_unless_a_checkpoint_covers_it() {
+    let disk = MemoryFiles::new();
+    let files: Arc<dyn Files> = Arc::new(disk.clone());
+    let blocks = chain(&[0, 2, 1]);
+    written(&files, &blocks, 1 << 20);
+    let (name, bytes) = segments_of(&disk).remove(0);
+    let path = Path::new("log").join(&name);
+    let log = open(&files, 0).unwrap();
+    let starts: Vec<u64> = (0..3).map(|height| log.read(height).unwrap().offset()).collect();
+    let last = log.read(2).unwrap();
+    let end = last.offset() + last.bytes_on_disk();
+    for length in 0..end + 1 {
+        let cut = disk.restarted(Loss::Nothing);
+        cut.plant(&path, &bytes[..length as usize]);
+        let files: Arc<dyn Files> = Arc::new(cut.clone());
+        let there = [starts[1], starts[2], end].iter().filter(|end| **end <= length).count();
+        let covered = if there == 0 { 0 } else { blocks[there - 1].tree_size };
+        let read_only = OpenLog { checkpoint_size: covered, read_only: true };
+        let operations = cut.operations();
+        assert_eq!(open_with(&files, keys(&files, Path::new("keys")), read_only).unwrap().tree_size(), covered);
+        assert_eq!(cut.bytes(&path).unwrap().len(), length as usize, "reading changes nothing");
+        let refused = open(&files, covered + 1);
+        assert!(matches!(refused, Err(LogError::Damaged { .. } | LogError::Shorter { .. })));
+        assert!(cut.operations() >= operations);
+        let log = open(&files, covered).unwrap();
+        assert_eq!(log.tree_size(), covered);
+        log.append(&blocks[there.min(2)], &[]).map_or_else(|_| assert_eq!(there, 3), |()| assert!(there < 3));
+        assert_eq!(faults(&scan(&files)), []);
+    }
+}
+
+#[test]
+fn frames_are_bound_to_their_place() {
+    let disk = MemoryFiles::new();
+    let files: Arc<dyn Files> = Arc::new(disk.clone());
+    let blocks = chain(&[1, 1, 1, 1]);
+    let log = create(&files);
+    blocks.iter().for_each(|block| log.append(block, &[]).unwrap());
+    let ranges: Vec<_> = (0..4)
+        .map(|height| {
+            let frame = log.read(height).unwrap();
+            frame.offset() as usize..(frame.offset() + frame.bytes_on_disk()) as usize
+        })
+        .collect();
+    let (name, bytes) = segments_of(&disk).remove(0);
+    let path = Path::new("log").join(&name);
+    let join = |order: &[usize]| order.iter().flat_map(|at| bytes[ranges[*at].clone()].to_vec()).collect::<Vec<u8>>();
+    for (order, expected) in [
+        (&[0, 2, 1, 3][..], vec![FaultKind::Missing, FaultKind::Order, FaultKind::Missing]),
+        (&[0, 1, 1, 2, 3], vec![FaultKind::Order]),
+        (&[0, 2, 3], vec![FaultKind::Missing]),
+        (&[1, 2, 3], vec![FaultKind::Missing]),
+    ] {
+        disk.plant(&path, &join(order));
+        let kinds: Vec<_> = faults(&scan(&files)).into_iter().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, expected, "{order:?}");
+        assert!(matches!(open(&files, 0), Err(LogError::Damaged { .. })), "{order:?}");
+    }
+    disk.plant(&path, &bytes);
+    assert!(open(&files, 0).is_ok());
+    // A whole frame of another log of the same chain, under another key, at the right height.
+    let other = MemoryFiles::new();
+    let other_files: Arc<dyn Files> = Arc::new(other.clone());
+    written(&other_files, &blocks, 1 << 20);
+    let foreign = segments_of(&other).remove(0).1;
+    let theirs = open(&other_files, 0).unwrap().read(2).unwrap();
+    let theirs = &foreign[theirs.offset() as usize..(theirs.offset() + theirs.bytes_on_disk()) as usize];
+    disk.plant(&path, &[&join(&[0, 1]), theirs, &join(&[3])].concat());
+    let kinds: Vec<_> = faults(&scan(&files)).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds[..2], [FaultKind::Order, FaultKind::KeyMissing]);
+    assert!(matches!(open(&files, 0), Err(LogError::Damaged { height: 2, section: None, .. })));
+}
+
+#[test]
+fn damage_in_the_middle_is_never_cut_away() {
+    let disk = MemoryFiles::new();
+    let files: Arc<dyn Files> = Arc::new(disk.clone());
+    let blocks = chain(&[1; 5]);
+    let log = create(&files);
+    blocks.iter().for_each(|block| log.append(block, &[]).unwrap());
+    let (name, bytes) = segments_of(&disk).remove(0);
+    let path = Path::new("log").join(&name);
+    let places: Vec<_> = (0..5).map(|height| log.read(height).unwrap().offset() as usize).collect();
+    for height in 1..4 {
+        let mut zeroed = bytes.clone();
+        zeroed[places[height]..places[height + 1]].fill(0);
+        disk.plant(&path, &zeroed);
+        let found = open(&files, 0);
+        assert!(matches!(found, Err(LogError::Damaged { height: at, section: None, .. }) if at == height as u64));
+        assert_eq!(faults(&scan(&files)), [(FaultKind::Header, Some(height as u64))]);
+        assert_eq!(disk.bytes(&path).unwrap(), zeroed, "a refused open changes nothing");
+    }
+    // The last two: the sections of one are damaged, the other's as well. Only one can be a torn write.
+    let mut twice = bytes.clone();
+    for place in &places[3..] {
+        twice[place + 400] ^= 1;
+    }
+    disk.plant(&path, &twice);
+    assert!(matches!(open(&files, 0), Err(LogError::Damaged { height: 3, section: Some(_), .. })));
+    let mut last = bytes.clone();
+    last[places[4] + 400] ^= 1;
+    disk.plant(&path, &last);
+    assert!(matches!(open(&files, blocks[4].tree_size), Err(LogError::Damaged { height: 4, section: Some(_), .. })));
+    assert_eq!(open(&files, blocks[3].tree_size).unwrap().height(), Some(3));
+}
+
+#[test]
+fn a_missing_segment_or_key_is_named() {
+    let disk = MemoryFiles::new();
+    let files: Arc<dyn Files> = Arc::new(disk.clone());
+    let blocks = chain(&CRASH_COUNTS);
+    written(&files, &blocks, SMALL_SEGMENT);
+    let names: Vec<_> = segments_of(&disk).into_iter().map(|(name, _)| name).collect();
+    assert!(names.len() >= 2);
+    let without = disk.restarted(Loss::Nothing);
+    without.remove(&Path::new("log").join(&names[0])).unwrap();
+    let files_without: Arc<dyn Files> = Arc::new(without);
+    assert!(matches!(open(&files_without, 0), Err(LogError::Damaged { height: 0, .. })));
+    assert_eq!(faults(&scan(&files_without))[0], (FaultKind::Missing, Some(0)));
+    let strangers = MemoryFiles::new();
+    let strange_files: Arc<dyn Files> = Arc::new(strangers);
+    let strange = keys(&strange_files, Path::new("keys"));
+    assert!(matches!(
+        open_with(&files, Arc::clone(&strange), OpenLog::default()),
+        Err(LogError::KeyMissing { height: 0, .. })
+    ));
+    let found: Vec<_> = Scan::new(files, Path::new("log"), CHAIN, strange).unwrap().collect();
+    assert_eq!(faults(&found).len(), blocks.len());
+}
+
+#[test]
+fn a_reader_beside_the_writer_stops_at_the_last_whole_frame() {
+    let disk = MemoryFiles::new();
+    let files: Arc<dyn Files> = Arc::new(disk.clone());
+    let blocks = chain(&[1; 4]);
+    let log = create(&files);
+    log.append(&blocks[0], &[]).unwrap();
+    log.append(&blocks[1], &[pack(3, 2)]).unwrap();
+    let read_only = OpenLog { checkpoint_size: 0, read_only: true };
+    let reading_keys = Arc::new(KeyStore::open(Arc::clone(&files), Path::new("keys"), &ROOT_KEY, true).unwrap());
+    let operations = disk.operations();
+    let reader = open_with(&files, Arc::clone(&reading_keys), read_only).unwrap();
+    assert!(matches!(reader.append(&blocks[2], &[]), Err(LogError::ReadOnly)));
+    log.append(&blocks[2], &[]).unwrap();
+    assert_eq!(reader.height(), Some(1));
+    check_block(&reader, &blocks[1]);
+    assert_eq!(open_with(&files, Arc::clone(&reading_keys), read_only).unwrap().height(), Some(2));
+    // In the middle of an append, half a frame stands at the end.
+    disk.fail_at(disk.operations(), Fault::Errno(5));
+    assert!(log.append(&blocks[3], &[]).is_err());
+    let before = segments_of(&disk);
+    assert_eq!(open_with(&files, reading_keys, read_only).unwrap().height(), Some(2));
+    assert_eq!(segments_of(&disk), before);
+    // A scan tells the half frame by its height: no checkpoint covers it.
+    assert!(matches!(faults(&scan(&files))[..], [(FaultKind::Section(_) | FaultKind::Tail, Some(3))]));
+    assert_eq!(disk.operations(), operations + 3, "the reader changed nothing");
+}
+
+#[test]
+fn many_reads_of_one_block_open_its_packs_once() {
+    let disk = MemoryFiles::new();
+    let files: Arc<dyn Files> = Arc::new(disk.clone());
+    let log = create(&files);
+    let blocks = chain(&[1, 1]);
+    log.append(&blocks[0], &[pack(3, 5)]).unwrap();
+    log.append(&blocks[1], &[pack(4, 5)]).unwrap();
+    let item = |height, position| {
+        log.read(height).and_then(|frame| frame.pack_item(0, position).map(|(item, _)| item.kept().unwrap().to_vec()))
+    };
+    assert_eq!(item(0, 1).unwrap(), pack(3, 5).items[1]);
+    let (name, mut bytes) = segments_of(&disk).remove(0);
+    let frame = log.read(0).unwrap();
+    let end = (frame.offset() + frame.bytes_on_disk()) as usize;
+    bytes[end - 300..end].fill(0);
+    disk.plant(&Path::new("log").join(name), &bytes);
+    assert_eq!(item(0, 4).unwrap(), pack(3, 5).items[4], "from the cache");
+    assert_eq!(item(1, 4).unwrap(), pack(4, 5).items[4]);
+    assert!(matches!(frame.check(), Ok(())), "the frame in hand shares the cache");
+    drop(log);
+    let log = open(&files, 0).unwrap();
+    let damaged = log.read(0).unwrap();
+    assert!(matches!(
+        damaged.pack_item(0, 4),
+        Err(LogError::Damaged { section: Some(Section::Packs | Section::Wraps), .. })
+    ));
+    assert_eq!(damaged.leaves().unwrap(), blocks[0].leaves, "only the section asked for is opened");
+}
