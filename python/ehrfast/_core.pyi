@@ -1174,6 +1174,10 @@ class Frame:
         """The block's height."""
 
     @property
+    def head(self) -> BlockLeaf:
+        """The block leaf, decoded."""
+
+    @property
     def tree_size(self) -> int:
         """Leaves in the log with this block."""
 

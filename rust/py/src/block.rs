@@ -55,6 +55,12 @@ pub struct BlockLeaf {
     inner: block::BlockLeaf,
 }
 
+impl From<block::BlockLeaf> for BlockLeaf {
+    fn from(inner: block::BlockLeaf) -> Self {
+        BlockLeaf { inner }
+    }
+}
+
 #[pymethods]
 impl BlockLeaf {
     #[getter]

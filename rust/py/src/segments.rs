@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::block::Block;
+use crate::block::{Block, BlockLeaf};
 use crate::buffer::digests_to_py;
 use crate::envelope::SealedPack;
 use crate::errors::{Detail, Kind, Named, raise, raise_code};
@@ -258,6 +258,11 @@ impl Frame {
     #[getter]
     fn height(&self) -> u64 {
         self.inner.height()
+    }
+
+    #[getter]
+    fn head(&self, py: Python<'_>) -> PyResult<BlockLeaf> {
+        py.detach(|| self.inner.head()).map(BlockLeaf::from).map_err(raise)
     }
 
     #[getter]

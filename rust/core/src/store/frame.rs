@@ -8,10 +8,10 @@ use super::at_rest::{Key, Sealer, TAG_BYTES};
 use super::files::File;
 use super::section_cache::SectionCache;
 use super::segments::LogError;
-use crate::block::Block;
+use crate::block::{Block, BlockLeaf};
 use crate::cbor::{self, Reader, Writer};
 use crate::digest::{self, Use};
-use crate::envelope::SealedPack;
+use crate::envelope::{Part, SealedPack, verify_parts};
 use crate::state::WriteSet;
 
 /// Start of every frame.
@@ -286,6 +286,15 @@ impl<'a> Item<'a> {
     }
 }
 
+impl<'a> From<Item<'a>> for Part<'a> {
+    fn from(item: Item<'a>) -> Self {
+        match item {
+            Item::Kept(bytes) => Part::Kept(bytes),
+            Item::Erased(digest) => Part::Removed(digest),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Span {
     start: usize,
@@ -504,6 +513,11 @@ impl Frame {
         last.ok_or_else(|| self.damaged(Section::Leaves))
     }
 
+    /// The block leaf, decoded.
+    pub fn head(&self) -> Result<BlockLeaf, LogError> {
+        BlockLeaf::decode(self.block_leaf()?).map_err(|_| self.damaged(Section::Leaves))
+    }
+
     /// RFC 6962 leaf hash of the block leaf.
     pub fn leaf_hash(&self) -> Result<[u8; 32], LogError> {
         Ok(digest::sha256_leaf(self.block_leaf()?))
@@ -567,37 +581,54 @@ impl Frame {
 
     /// A pack as it was sealed, without the commitments, which are not stored. Refused once an item is erased.
     pub fn pack(&self, pack: usize) -> Result<SealedPack, LogError> {
-        let erased = LogError::Erased { height: self.height() };
-        let (mut items, mut wraps) = (Vec::new(), Vec::new());
-        for (item, beside) in self.pack_items(pack)? {
+        let found = self.pack_items(pack)?;
+        let (root, wraps_root) = self.check_pack(pack, &found)?;
+        let (mut items, mut wraps) = (Vec::with_capacity(found.len()), Vec::with_capacity(found.len()));
+        for (item, beside) in found {
             let (Item::Kept(item), Item::Kept(beside)) = (item, beside) else {
-                return Err(erased);
+                return Err(LogError::Erased { height: self.height() });
             };
             items.push(item.to_vec());
             wraps.push(beside.to_vec());
         }
-        let (root, wraps_root) = self.pack_roots()?.get(pack).copied().ok_or(erased)?;
         Ok(SealedPack { items, wraps, root, wraps_root, commitments: Vec::new() })
     }
 
-    /// Opens and decodes every section and holds their counts against each other.
+    /// Holds what is left of a pack against its two roots.
+    fn check_pack(&self, pack: usize, found: &[(Item<'_>, Item<'_>)]) -> Result<([u8; 32], [u8; 32]), LogError> {
+        let group = self.section(Section::Packs)?.groups.get(pack).ok_or_else(|| self.damaged(Section::Packs))?;
+        let items: Vec<Part<'_>> = found.iter().map(|(item, _)| Part::from(*item)).collect();
+        verify_parts(&items, &group.root).map_err(|_| self.damaged(Section::Packs))?;
+        let wraps: Vec<Part<'_>> = found.iter().map(|(_, beside)| Part::from(*beside)).collect();
+        verify_parts(&wraps, &group.wraps_root).map_err(|_| self.damaged(Section::Wraps))?;
+        Ok((group.root, group.wraps_root))
+    }
+
+    /// Opens and decodes every section, holds them against each other, the header, and the roots of the packs.
     pub fn check(&self) -> Result<(), LogError> {
         let leaves = self.section(Section::Leaves)?.items().len();
-        self.first_index()?;
-        self.block_leaf()?;
+        let (head, header) = (self.head()?, &self.lead.header);
+        let fits = head.height == header.height
+            && head.chain_id == header.chain_id
+            && head.leaf_count.checked_add(1) == Some(leaves as u64)
+            && head.tree_size() == Some(header.tree_size);
+        if !fits {
+            return Err(self.damaged(Section::Leaves));
+        }
         // Genesis has an entry without a receipt.
         let receipts = self.section(Section::Receipts)?.items().len();
-        if receipts + 1 != leaves && !(self.height() == 0 && receipts == 0) {
+        if receipts + 1 != leaves && !(head.height == 0 && receipts == 0) {
             return Err(self.damaged(Section::Receipts));
         }
         if self.section(Section::Transactions)?.items().len() != self.transaction_ids()?.len() {
             return Err(self.damaged(Section::Transactions));
         }
         self.write_set()?;
-        let packs = &self.section(Section::Packs)?.groups;
-        let wraps = &self.section(Section::Wraps)?.groups;
-        let same = packs.len() == wraps.len() && packs.iter().zip(wraps).all(|(pack, wrap)| pack.count == wrap.count);
-        if same { Ok(()) } else { Err(self.damaged(Section::Wraps)) }
+        let packs = self.section(Section::Packs)?.groups.len();
+        if self.section(Section::Wraps)?.groups.len() != packs {
+            return Err(self.damaged(Section::Wraps));
+        }
+        (0..packs).try_for_each(|pack| self.check_pack(pack, &self.pack_items(pack)?).map(drop))
     }
 }
 

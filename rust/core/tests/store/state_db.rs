@@ -11,7 +11,7 @@ use ehrfast_core::store::state_db::{
     Applied, MemoryState, StateDb, StateDbError, StateStore, TransactionPlace, follow,
 };
 
-use super::blocks::{CHAIN, block, chain, keys};
+use super::blocks::{CHAIN, block, chain, close, keys};
 use ehrfast_core::block::Block;
 
 const KEY: [u8; 32] = [3; 32];
@@ -101,8 +101,8 @@ fn follows_the_log_from_behind_from_ahead_and_from_elsewhere() {
         // The same height with another leaf.
         let mut other = blocks[..2].to_vec();
         other.push(block(2, blocks[1].tree_size, 5));
-        *other[2].leaves.last_mut().unwrap() = b"\x02another block".to_vec();
-        other[2].leaf_hash = ehrfast_core::digest::sha256_leaf(b"\x02another block");
+        other[2].head.time_ms += 1;
+        close(&mut other[2]);
         assert_eq!(follow(state, &log_of(&other)).unwrap(), 3);
         check(state, &other);
         assert_eq!(follow(state, &log_of(&[])).unwrap(), 0);
