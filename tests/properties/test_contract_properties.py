@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ehrfast._core import StateView as CoreStateView
 from ehrfast.contracts import Registry
+from ehrfast.contracts.guard import load
 from ehrfast.contracts.meter import COUNTED, OPERATIONS, Broken, Meter, Refusal
 from ehrfast.contracts.schema import Field, Mismatch, Type, make_schema, row_type, type_of
+from ehrfast.errors import InvalidInputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -278,6 +282,26 @@ def test_rows_are_named_wherever_they_are(data: st.DataObject) -> None:
         assert [(pair.left, pair.right) for pair in outer.pairs] == list(given_outer[0])
 
 
+ODD_NAMES = ("self", "type", "len", "isinstance", "all", "map", "Made", "absent", "value_1", "hash", "given")
+
+
+def test_a_field_may_have_any_name() -> None:
+    fields = tuple(Field(name, Type("Natural"), required=name != "given", default=7) for name in ODD_NAMES)
+    for name in ("type", "hash", "tuple", "Made"):
+        schema = make_schema(name, fields)
+        made = schema.from_map({number: number for number in range(1, len(fields))})
+        assert [getattr(made, field.name) for field in fields] == [*range(1, len(fields)), 7]
+        assert made == schema.build(*range(1, len(fields)))
+        assert hash(made) == hash(schema.build(*range(1, len(fields))))
+        assert made != schema.build(*range(len(fields)))
+        assert repr(made) == f"{name}(...)"
+        with pytest.raises(Mismatch):
+            schema.build(*[b""] * len(fields))
+    row = row_type("type", fields)
+    made = make_schema("Holder", (Field("rows", Type("array", (row,))),)).build((tuple(range(len(fields))),))
+    assert made.rows[0].len == 2
+
+
 @pytest.mark.parametrize(
     ("annotation", "words"),
     [
@@ -346,3 +370,33 @@ def test_no_built_in_walks_for_free(name: str) -> None:
 def test_no_built_in_walks_what_has_no_length(name: str) -> None:
     with pytest.raises(Broken):
         COUNTED[name](Meter(10), iter((1, 2)))
+
+
+# ── the guard under random edits ──────────────────────────────────────────────────────────────────────────────────
+SOURCES = [MACHINE, CLOCK, *(Path(__file__).parents[1].joinpath("contracts_toy").glob("counter*.py"))]
+TOKENS = [
+    [piece for piece in re.split(r"(\W)", (s.read_text() if isinstance(s, Path) else s.decode())) if piece]
+    for s in SOURCES
+]
+SPARE = [
+    "", " ", "\n", "\n    ", "(", ")", "[", "]", "{", "}", ",", ":", "=", ".", "*", "**", "-", "not ", "is ", "in ",
+    "for ", "if ", "else ", "lambda: ", "yield ", "await ", "async ", "return", "break", "continue", "pass", "global ",
+    "del ", "@", "...", "None", "1", "0.5", "'a'", "b'a'", "f'{ctx}'", "ctx", "args", "contract", "Context", "range",
+    "len", "tuple", "__class__", "_", "self", "import os", "def ", "class ", "match ", "case ", "while ", "try:", "x",
+    "type", "hash", "all", "isinstance", "Made", "value_1",
+]  # fmt: skip
+edits_of = st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from(SPARE)), min_size=1, max_size=4)
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.sampled_from(TOKENS), edits_of)
+def test_an_edited_contract_loads_or_is_refused(tokens: list[str], edits: list[tuple[int, str]]) -> None:
+    edited = list(tokens)
+    for place, piece in edits:
+        edited[place % len(edited)] = piece
+    code = ""
+    try:
+        load("".join(edited).encode())
+    except InvalidInputError as refused:
+        code = refused.code
+    assert code == "" or code.startswith("guard.")

@@ -248,6 +248,11 @@ def test_revoking_a_former_key_leaves_the_identity_active(ledger: Ledger) -> Non
     assert ledger.ask("identity", "identity", id=named_bytes("doctor"))[2] == 0
 
 
+def test_the_roles_are_those_of_the_model() -> None:
+    model = pytest.importorskip("ehrfast.model.identity", reason="the model's vocabulary is not there")
+    assert set(ROLES) == set(model.ROLES)
+
+
 def test_revocations_are_urgent_whatever_they_claim() -> None:
     registry = Registry.default()
     for method in ("revoke_credential", "revoke_key", "rotate_key"):

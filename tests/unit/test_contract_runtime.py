@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ehrfast._core import SigningKey
 from ehrfast._core import StateView as CoreStateView
-from ehrfast.contracts import BlockContext, Event, Outcome, Registry, Runtime
+from ehrfast.contracts import BlockContext, Event, Outcome, Registry, Runtime, meter
 from ehrfast.errors import (
     ConflictError,
     CorruptionError,
@@ -42,6 +43,12 @@ class Args:
 class Said:
     number: int
     text: str
+
+
+@contract.event
+@dataclass(frozen=True, slots=True)
+class Big:
+    numbers: tuple[int, ...]
 
 
 @contract.method
@@ -241,6 +248,39 @@ def test_whatever_repeats_is_counted(name: str) -> None:
     assert short.call("toy", "run", {"number": 300}).code == "contract.out_of_work"
 
 
+PRICES = {
+    "read": ("x = ctx.get(('a',))", meter.READ),
+    "write": ("ctx.put(('a',), 1)", meter.WRITE),
+    "deletion": ("ctx.delete(('a',))", meter.WRITE),
+    "view": ("x = ctx.read('toy', 'look', Pair(1, 2))", meter.READ + 1),
+    "call": ("ctx.call('toy', 'good', (1,))", meter.CALL + 1 + meter.WRITE),
+    "event": ("ctx.emit(Said(1, ''))", meter.EVENT),
+    "event_by_size": ("ctx.emit(Said(1, 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'))", meter.EVENT + 3),
+    "timer": ("ctx.at(ctx.time_ms + 1, 'good', (1,))", meter.TIMER),
+    "key": ("ctx.check_public_key(KEY)", meter.KEY_CHECK),
+    "join": ("x = 'aaaaaaaaaaaaaaaa' + 'aaaaaaaaaaaaaaaa'", 4),
+    "sort": ("x = sorted((3, 1, 2, 0))", 4 + 4 * 3),
+}
+
+
+@pytest.mark.parametrize("name", PRICES)
+def test_each_thing_has_its_price(name: str) -> None:
+    body, price = PRICES[name]
+    key = SigningKey.from_seed(bytes(32)).public_key
+    more = (
+        f"\n\nKEY = {key!r}\n\n\nclass Pair(NamedTuple):\n    left: int\n    right: int\n\n\n"
+        "@contract.view\ndef look(ctx: View, pair: Pair) -> int:\n    return pair.left\n"
+    )
+    work = []
+    for given in ("pass", body):
+        source = BREAKER.replace("{body}", given) + more
+        source = source.replace("Context, Contract\n", "Context, Contract, View\nfrom typing import NamedTuple\n")
+        outcome = Ledger(Registry([source.encode()])).call("toy", "run")
+        assert outcome.code == 0
+        work.append(outcome.work)
+    assert work[1] - work[0] == price
+
+
 def test_the_copy_that_runs_has_no_built_ins() -> None:
     held = Registry(TOYS).find("relay", 1)
     assert held is not None
@@ -304,6 +344,7 @@ BREAKING = {
     "emit_wrong_type": "ctx.emit(Said('a', 'a'))",
     "emit_missing": "ctx.emit(Said(1))",
     "emit_not_nfc": "ctx.emit(Said(1, args.text))",
+    "emit_big": "ctx.emit(Big(tuple(x for x in range(2000))))",
     "emit_many": "for x in range(65):\n        ctx.emit(Said(x, 'a'))",
     "timer_past": "ctx.at(ctx.time_ms, 'run', (1,))",
     "timer_far": "ctx.at('a', 'run', (1,))",
@@ -334,7 +375,7 @@ def test_a_broken_call_is_logged_by_place_without_its_data(caplog: pytest.LogCap
     ledger = Ledger(Registry([BREAKER.replace("{body}", "x = {'a': 1}[args.text]").encode()]))
     with caplog.at_level(logging.WARNING):
         assert ledger.raw("toy", "run", {2: "MARKED"}).code == "contract.broken"
-    assert "KeyError in toy, line 24" in caplog.text
+    assert "KeyError in toy, line 30" in caplog.text
     assert "MARKED" not in caplog.text
 
 

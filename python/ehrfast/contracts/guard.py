@@ -9,8 +9,10 @@ from __future__ import annotations
 import ast
 import copy
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any, Final, NoReturn
 
 from ehrfast.contracts.meter import COUNTED, OPERATIONS
@@ -122,7 +124,7 @@ def load(source: bytes) -> LoadedContract:
     space |= {name: schema.made for name, schema in checked.classes.items()}
     space |= {name: kind.row for name, kind in checked.rows.items()}
     counted = _Counting(checked).module()
-    exec(compile(counted, f"<contract {checked.name}>", "exec", dont_inherit=True), space)
+    exec(_compile(counted, checked.name), space)
     published: dict[str, dict[Any, Function]] = {kind: {} for kind in DECORATORS}
     for name, declared in checked.published.items():
         function = Function(
@@ -162,13 +164,23 @@ def _parse(source: bytes) -> ast.Module:
         if any(byte < 32 or byte > 126 for byte in line):
             _refuse("encoding", number)
     try:
-        tree = ast.parse(source.decode("ascii"))
+        with warnings.catch_warnings(action="ignore"):  # which constructs are warned of differs between Pythons
+            tree = ast.parse(source.decode("ascii"))
     except SyntaxError as error:
         _refuse("not_python", error.lineno or 0)
     except (RecursionError, MemoryError, ValueError):
         _refuse("too_deep", 0)
     _check_depth(tree)
     return tree
+
+
+def _compile(tree: ast.Module, name: str) -> CodeType:
+    """What only the compiler tells: a `break` outside a loop, a parameter named twice."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return compile(tree, f"<contract {name}>", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        _refuse("not_python", error.lineno or 0)
 
 
 def _check_depth(tree: ast.AST) -> None:

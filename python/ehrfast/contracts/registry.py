@@ -43,8 +43,8 @@ class Registry:
 
     Example:
         >>> from ehrfast.contracts import Registry
-        >>> Registry.default().names[:3]
-        ('access', 'identity', 'records')
+        >>> "records" in Registry.default().names
+        True
     """
 
     def __init__(self, contracts: Iterable[bytes | str | ModuleType | LoadedContract]) -> None:

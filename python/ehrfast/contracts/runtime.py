@@ -195,7 +195,7 @@ class _Context(_View):
         schema = self._contract.events.get(type(event))
         if schema is None or len(call.events) >= EVENTS_MAX:
             raise Broken
-        values = cast("Any", event).values_()
+        values = cast("Any", event)._values()
         _check(schema, values)
         size = len(cbor_encode(values))
         if size > EVENT_BYTES_MAX:
@@ -239,7 +239,7 @@ def _check(schema: Schema, values: tuple[Any, ...]) -> None:
 def _values(arguments: object) -> tuple[Any, ...]:
     if isinstance(arguments, tuple):
         return arguments
-    taken = getattr(arguments, "values_", None)
+    taken = getattr(arguments, "_values", None)
     if taken is None:
         raise Broken
     return cast("tuple[Any, ...]", taken())
@@ -265,7 +265,7 @@ def _run_view(function: Function, context: _View, values: tuple[Any, ...]) -> An
         taken = function.schema.build(*values)
     except Mismatch:
         raise Refusal("contract.bad_arguments") from None
-    return function.run(context._meter, context, *taken.values_())
+    return function.run(context._meter, context, *taken._values())
 
 
 def _schedule(call: _Call, contract: str, version: int, code_hash: bytes, height: int) -> None:

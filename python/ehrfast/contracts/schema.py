@@ -244,15 +244,17 @@ def _plain(value: object) -> object:
 
 def make_schema(name: str, fields: tuple[Field, ...]) -> Schema:
     """Compiles the class and its checks; the class is immutable because the guard admits no attribute assignment."""
-    names = [one.name for one in fields]
+    # Parameters are numbered here: a field may have any name, `type` and `len` too.
+    names = [f"value_{number}" for number, _ in enumerate(fields, 1)]
     made = _make_class(name, fields)
     writer = Writer()
     writer.names |= {"Made": made, "Mismatch": Mismatch, "absent": _ABSENT}
-    tests = [writer.condition(one.type, one.name) for one in fields]
-    values = [writer.converted(one.type, one.name) for one in fields]
+    tests = [writer.condition(one.type, value) for one, value in zip(fields, names, strict=True)]
+    values = [writer.converted(one.type, value) for one, value in zip(fields, names, strict=True)]
     absent = ["absent" if one.required else f"default_{number}" for number, one in enumerate(fields, 1)]
     signature = ", ".join(
-        name if one.required else f"{name}={default}" for name, one, default in zip(names, fields, absent, strict=True)
+        value if one.required else f"{value}={default}"
+        for value, one, default in zip(names, fields, absent, strict=True)
     )
     for number, one in enumerate(fields, 1):
         if not one.required:
@@ -275,25 +277,26 @@ def make_schema(name: str, fields: tuple[Field, ...]) -> Schema:
 def _make_class(name: str, fields: tuple[Field, ...]) -> type[Any]:
     names = [one.name for one in fields]
     parameters = "".join(
-        f", {one.name}" if one.required else f", {one.name}=default_{number}" for number, one in enumerate(fields)
+        f", {one.name}" if one.required else f", {one.name}=_default_{number}" for number, one in enumerate(fields)
     )
     lines = [
-        f"class {name}:",
+        "class _Made:",
         f" __slots__ = {tuple(names)!r}",
-        f" def __init__(self{parameters}):",
-        *(f"  self.{one} = {one}" for one in names),
+        f" def __init__(_self{parameters}):",
+        *(f"  _self.{one} = {one}" for one in names),
         "  return None",
-        " def values_(self):",
-        f"  return ({''.join(f'self.{one}, ' for one in names)})",
-        " def __eq__(self, other):",
-        "  return type(other) is type(self) and self.values_() == other.values_()",
-        " def __hash__(self):",
-        "  return hash(self.values_())",
-        " def __repr__(self):",
+        " def _values(_self):",
+        f"  return ({''.join(f'_self.{one}, ' for one in names)})",
+        " def __eq__(_self, other):",
+        "  return type(other) is _Made and _self._values() == other._values()",
+        " def __hash__(_self):",
+        "  return hash(_self._values())",
+        " def __repr__(_self):",
         f"  return {name + '(...)'!r}",
     ]
     space: dict[str, Any] = {"__name__": "ehrfast.contracts.loaded"}
-    space |= {f"default_{number}": one.default for number, one in enumerate(fields)}
+    space |= {f"_default_{number}": one.default for number, one in enumerate(fields)}
     exec(compile("\n".join(lines), "<schema>", "exec"), space)
-    made: type[Any] = space[name]
+    made: type[Any] = space["_Made"]
+    made.__name__ = made.__qualname__ = name
     return made
