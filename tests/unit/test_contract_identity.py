@@ -54,7 +54,7 @@ def holder(ledger: Ledger, name: str) -> Any:
 
 def test_genesis_writes_organisations_and_their_admins(ledger: Ledger) -> None:
     assert holder(ledger, "north admin") == (named_bytes("north admin"), NORTH)
-    assert roles(ledger, "north admin") == ("admin",)
+    assert roles(ledger, "north admin") == ("organisation_admin",)
     assert roles(ledger, "north admin", SOUTH) == ()
     assert ledger.ask("identity", "organisation", id=NORTH) == ((key("north admin"), key("second admin")), 1, 1_000_000)
 
@@ -136,7 +136,7 @@ def test_nobody_issues_for_themselves(ledger: Ledger) -> None:
     assert own.code == "identity.own_credential"
     by_another = call(ledger, "issue_credential", "second admin", identity=named_bytes("north admin"), role="physician")
     assert by_another.code == 0
-    assert roles(ledger, "north admin") == ("admin", "physician")
+    assert roles(ledger, "north admin") == ("organisation_admin", "physician")
 
 
 def test_a_credential_is_of_the_organisation_that_issued_it(ledger: Ledger) -> None:
@@ -162,7 +162,7 @@ def test_a_period_has_an_inclusive_start_and_an_exclusive_end(ledger: Ledger) ->
 
 
 def test_an_admin_whose_time_is_over_enrols_nobody(ledger: Ledger) -> None:
-    enrol(ledger, "deputy", "admin", until_ms=ledger.time_ms + 1_000)
+    enrol(ledger, "deputy", "organisation_admin", until_ms=ledger.time_ms + 1_000)
     assert enrol(ledger, "one", by="deputy").code == 0
     ledger.next_block()
     assert enrol(ledger, "two", by="deputy").code == "identity.not_permitted"
@@ -220,7 +220,7 @@ def test_rotation_refuses_a_key_in_use_or_weak(ledger: Ledger, new: bytes, code:
 
 @pytest.mark.parametrize("by", ["doctor", "second admin"])
 def test_a_revoked_key_is_dead_from_the_next_block(ledger: Ledger, by: str) -> None:
-    enrol(ledger, "doctor", "admin")
+    enrol(ledger, "doctor", "organisation_admin")
     assert call(ledger, "revoke_key", by, key=key("doctor")).code == 0
     assert enrol(ledger, "one", by="doctor").code == 0  # the same block
     assert call(ledger, "revoke_key", by, key=key("doctor")).code == "identity.already_revoked"

@@ -162,7 +162,7 @@ def test_seven_hundred_rows_and_not_one_more(ledger: Ledger) -> None:
     assert put(ledger, row("one more"), epochs=epochs) == "records.row_count"
 
 
-@pytest.mark.parametrize("role", ["patient", "researcher", "admin", "auditor", "payer", *WRITING_ROLES])
+@pytest.mark.parametrize("role", ["patient", "researcher", "organisation_admin", "auditor", "payer", *WRITING_ROLES])
 def test_only_writing_roles_write(ledger: Ledger, role: str) -> None:
     enrol(ledger, "someone", role)
     expected = 0 if role in WRITING_ROLES else "records.not_permitted"

@@ -20,16 +20,16 @@ ROLES = (
     "pharmacist",
     "device",
     "researcher",
-    "monitor",
+    "trial_monitor",
     "payer",
     "manufacturer",
     "distributor",
     "auditor",
-    "admin",
-    "governor",
+    "organisation_admin",
+    "consortium_governor",
     "gateway",
 )
-ADMIN = "admin"
+ADMIN = "organisation_admin"
 SELF = 0
 CUSTODIAL = 1
 ACTIVE = 0
