@@ -100,7 +100,7 @@ impl PackName {
         match self {
             PackName::Number(number) => Ok(*number),
             PackName::Root(root) => {
-                let position = frame.pack_roots()?.iter().position(|(known, _)| known[..] == **root);
+                let position = frame.pack_roots()?.iter().position(|known| known[..] == **root);
                 position.ok_or(LogError::NoSuchItem { height: frame.height() })
             }
         }
@@ -300,7 +300,7 @@ impl Frame {
             let decode = |received: &[u8]| transaction::decode(received).map_err(raise);
             items.into_iter().map(|item| item.kept().map(decode).transpose()).collect::<PyResult<Vec<_>>>()
         })?;
-        Ok(decoded.into_iter().map(|item| item.map(|inner| Transaction::from(inner))).collect())
+        Ok(decoded.into_iter().map(|item| item.map(Transaction::from)).collect())
     }
 
     #[getter]
@@ -318,7 +318,7 @@ impl Frame {
     #[getter]
     fn pack_roots<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let roots = py.detach(|| self.inner.pack_roots()).map_err(raise)?;
-        PyList::new(py, roots.iter().map(|(root, _)| PyBytes::new(py, root)))
+        PyList::new(py, roots.iter().map(|root| PyBytes::new(py, root)))
     }
 
     fn pack(&self, py: Python<'_>, pack: PackName) -> PyResult<SealedPack> {

@@ -550,9 +550,9 @@ impl Frame {
         WriteSet::decode(&opened.bytes).map_err(|_| self.damaged(Section::WriteSet))
     }
 
-    /// (pack root, wraps root) of each pack, in the order they were appended.
-    pub fn pack_roots(&self) -> Result<Vec<([u8; 32], [u8; 32])>, LogError> {
-        Ok(self.section(Section::Packs)?.groups.iter().map(|group| (group.root, group.wraps_root)).collect())
+    /// Root of each pack, in the order they were appended.
+    pub fn pack_roots(&self) -> Result<Vec<[u8; 32]>, LogError> {
+        Ok(self.section(Section::Packs)?.groups.iter().map(|group| group.root).collect())
     }
 
     /// The items of a pack and the wraps beside them.
@@ -633,8 +633,14 @@ impl Frame {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
+#[path = "../../tests/pinned.rs"]
+mod pinned;
+
+#[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::pinned::pinned;
     use super::*;
 
     fn header() -> Header {
@@ -732,5 +738,56 @@ mod tests {
         let mut writer = Writer::new();
         writer.array(1).array(2).bytes(&[4; 32]).bytes(&[5; 31]);
         assert_eq!(items(Section::Transactions, writer.as_bytes()), None);
+    }
+
+    /// Frame `number` of the pinned generation; its twin is in tests/reference/store.py.
+    fn generated(number: u8) -> Vec<u8> {
+        let count = usize::from(number);
+        let repeated = |byte: usize, times: usize| vec![byte as u8; times];
+        let list = |times: &dyn Fn(usize) -> usize| (0..count).map(|i| repeated(i, times(i))).collect::<Vec<_>>();
+        let writes = (0..count).map(|i| ([i as u8; 32], (i % 3 != 2).then(|| repeated(i, 16 + i))));
+        let block = Block {
+            head: BlockLeaf {
+                chain_id: format!("test-{}", "0".repeat(32)),
+                height: number.into(),
+                engine_height: 0,
+                time_ms: 0,
+                first_index: 0,
+                leaf_count: 0,
+                previous_root: [0; 32],
+                state_root: [0; 32],
+                proposer: [0; 32],
+            },
+            leaves: list(&|i| i),
+            transactions: list(&|i| 40 * i).into_iter().map(Arc::from).collect(),
+            transaction_ids: Vec::new(),
+            receipts: list(&|_| 3),
+            write_set: WriteSet { writes: writes.collect() },
+            leaf_hash: [0; 32],
+            tree_size: 1000 + u64::from(number),
+            log_root: [0; 32],
+        };
+        let (items, wraps) = (list(&|i| i), list(&|_| 2));
+        let (root, wraps_root) = ([number; 32], [number ^ 255; 32]);
+        let pack = Arc::new(SealedPack { items, wraps, root, wraps_root, commitments: Vec::new() });
+        let at = Position {
+            key_id: [number; 16],
+            key: &Key::new([number + 1; 32]),
+            salt: [number + 2; 32],
+            previous_leaf_hash: [number + 3; 32],
+        };
+        encode(&block, &vec![pack; count % 3], &at).ok().unwrap().as_slice().to_vec()
+    }
+
+    #[test]
+    fn the_bytes_of_a_frame_are_pinned() {
+        let pinned = |key| pinned("frame", key);
+        let mut hasher = blake3::Hasher::new();
+        for number in 0..pinned("count").parse().unwrap() {
+            let frame = generated(number);
+            hasher.update(&(frame.len() as u32).to_be_bytes()).update(&frame);
+        }
+        assert_eq!(hex::encode(generated(2)), pinned("example"));
+        assert_eq!(hasher.finalize().to_hex().as_str(), pinned("encodings"));
     }
 }
