@@ -126,14 +126,14 @@ def test_only_an_admin_enrols_and_only_at_home(ledger: Ledger) -> None:
         if method == "enrol":
             arguments |= {"key": key("x"), "custody": 0}
         assert call(ledger, method, "doctor", **arguments).code == "identity.not_permitted"
-        assert call(ledger, method, "stranger", **arguments).code == "identity.no_valid_key"
+        assert call(ledger, method, "stranger", **arguments).code == "identity.no_key"
     enrol(ledger, "other", by="south admin")
     assert holder(ledger, "other") == (named_bytes("other"), SOUTH)
 
 
 def test_nobody_issues_for_themselves(ledger: Ledger) -> None:
     own = call(ledger, "issue_credential", "north admin", identity=named_bytes("north admin"), role="physician")
-    assert own.code == "identity.own_credential"
+    assert own.code == "identity.self_issue"
     by_another = call(ledger, "issue_credential", "second admin", identity=named_bytes("north admin"), role="physician")
     assert by_another.code == 0
     assert roles(ledger, "north admin") == ("organisation_admin", "physician")
@@ -200,7 +200,7 @@ def test_rotation_keeps_the_old_key_for_this_block_only(ledger: Ledger) -> None:
     assert call(ledger, "rotate_key", "doctor", key=key("third")).code == "identity.not_current_key"
     ledger.next_block(ledger.time_ms + 1)
     assert holder(ledger, "doctor") is None
-    assert call(ledger, "rotate_key", "doctor", key=key("third")).code == "identity.no_valid_key"
+    assert call(ledger, "rotate_key", "doctor", key=key("third")).code == "identity.no_key"
     assert call(ledger, "rotate_key", "new", key=key("third")).code == 0
     assert ledger.ask("identity", "identity", id=named_bytes("doctor"))[3] == key("third")
 
@@ -225,14 +225,14 @@ def test_a_revoked_key_is_dead_from_the_next_block(ledger: Ledger, by: str) -> N
     assert enrol(ledger, "one", by="doctor").code == 0  # the same block
     assert call(ledger, "revoke_key", by, key=key("doctor")).code == "identity.already_revoked"
     ledger.next_block(ledger.time_ms + 1)
-    assert enrol(ledger, "two", by="doctor").code == "identity.no_valid_key"
+    assert enrol(ledger, "two", by="doctor").code == "identity.no_key"
     assert ledger.ask("identity", "identity", id=named_bytes("doctor"))[2] == 1
 
 
 def test_a_key_is_revoked_by_its_own_or_its_admins_only(ledger: Ledger) -> None:
     enrol(ledger, "doctor")
     enrol(ledger, "nurse", "nurse")
-    for by, code in [("nurse", "not_permitted"), ("south admin", "not_permitted"), ("stranger", "no_valid_key")]:
+    for by, code in [("nurse", "not_permitted"), ("south admin", "not_permitted"), ("stranger", "no_key")]:
         assert call(ledger, "revoke_key", by, key=key("doctor")).code == f"identity.{code}"
     assert call(ledger, "revoke_key", "north admin", key=key("stranger")).code == "identity.unknown_key"
     assert holder(ledger, "doctor") is not None

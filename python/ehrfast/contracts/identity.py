@@ -196,7 +196,7 @@ def issue_credential(ctx: Context, args: IssueCredential) -> None:
     """Gives an enrolled identity a role at the organisation of the admin who signs."""
     issuer, organisation = require_admin(ctx)
     if issuer == args.identity:
-        ctx.fail("identity.own_credential")
+        ctx.fail("identity.self_issue")
     if ctx.get(("identity", args.identity)) is None:
         ctx.fail("identity.unknown")
     give_role(ctx, args.identity, organisation, args.role, args.from_ms, args.until_ms, issuer)
@@ -302,7 +302,7 @@ def roles(ctx: View, identity: Id, organisation: Id) -> tuple[Code, ...]:
 def require_sender(ctx: Context) -> tuple[Id, Id]:
     holder = key_holder(ctx, ctx.sender)
     if holder is None:
-        ctx.fail("identity.no_valid_key")
+        ctx.fail("identity.no_key")
     return holder
 
 
