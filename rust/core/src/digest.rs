@@ -264,20 +264,63 @@ fn blake3_each<I: Inputs + ?Sized>(lanes: &Lanes, mode: &Blake3Mode, inputs: &I)
     pool::fill_chunks(&mut out, RUN, |first, run| {
         let mut blocks = Gathered::<64>::new();
         let mut chunks = Gathered::<1024>::new();
+        let mut long = Vec::new();
         for index in 0..run.len() {
             let input = inputs.at(first + index);
             if let Ok(block) = input.try_into() {
                 blocks.add(lanes, mode, index, block, run);
             } else if let Ok(chunk) = input.try_into() {
                 chunks.add(lanes, mode, index, chunk, run);
+            } else if LONG.contains(&input.len()) {
+                long.push((index, input));
+                if long.len() == GROUP {
+                    hash_long(lanes, mode, &long, run);
+                    long.clear();
+                }
             } else {
                 run[index] = mode.hash(input);
             }
         }
         blocks.hash(lanes, mode, run);
         chunks.hash(lanes, mode, run);
+        hash_long(lanes, mode, &long, run);
     });
     out
+}
+
+/// Lengths whose chunks are worth gathering across inputs: two chunks at least, and fewer than fill the lanes of
+/// one input alone.
+const LONG: std::ops::Range<usize> = 1025..8 * 1024;
+
+/// Hashes inputs of several chunks: the whole chunks of one place together, the rest of each input by itself.
+fn hash_long(lanes: &Lanes, mode: &Blake3Mode, inputs: &[(usize, &[u8])], out: &mut [Digest]) {
+    // By place, then by input.
+    let mut values = [[[0; 32]; GROUP]; 8];
+    let (mut gathered, mut members) = (Vec::with_capacity(GROUP), [0; GROUP]);
+    for (number, values) in values.iter_mut().enumerate() {
+        gathered.clear();
+        for (member, (_, input)) in inputs.iter().enumerate() {
+            if let Some(chunk) = input.as_chunks::<1024>().0.get(number) {
+                members[gathered.len()] = member;
+                gathered.push(chunk);
+            }
+        }
+        let mut found = [[0; 32]; GROUP];
+        lanes.blake3_chunks(mode, number as u64, &gathered, &mut found);
+        for (member, value) in members.iter().zip(found).take(gathered.len()) {
+            values[*member] = value;
+        }
+    }
+    for (member, (index, input)) in inputs.iter().enumerate() {
+        let mut values = values.each_ref().map(|values| values[member]);
+        let (chunks, rest) = input.as_chunks::<1024>();
+        let mut count = chunks.len();
+        if !rest.is_empty() {
+            values[count] = mode.chaining_value(count as u64, rest);
+            count += 1;
+        }
+        out[*index] = mode.root(&values[..count]);
+    }
 }
 
 /// Inputs of one size that fill lanes, waiting for company.
@@ -556,6 +599,22 @@ mod tests {
                 prop_assert_eq!(blake3_each(&lanes, keyed_mode, &inputs), keyed);
                 prop_assert_eq!(sha256_each(&lanes, None, &inputs), sha);
                 prop_assert_eq!(sha256_each(&lanes, Some(0), &inputs), leaf);
+            }
+        }
+    }
+
+    #[test]
+    fn inputs_of_several_chunks_equal_one_by_one() {
+        let lengths = (1..=9).flat_map(|chunks| [-65, -64, -1, 0, 1, 64, 65].map(|more| chunks * 1024 + more));
+        let inputs: Vec<Vec<u8>> = lengths.map(|length| (0..length).map(|at| (at * at / 7) as u8).collect()).collect();
+        for lanes in tiers() {
+            for inputs in
+                [&inputs[..], &inputs[..GROUP - 1], &inputs[20..21], &[inputs.clone(), inputs.clone()].concat()]
+            {
+                let plain: Vec<_> = inputs.iter().map(|input| blake3(input)).collect();
+                let keyed: Vec<_> = inputs.iter().map(|input| keyed(Use::Leaf, &[input])).collect();
+                assert_eq!(blake3_each(&lanes, &Blake3Mode::PLAIN, inputs), plain);
+                assert_eq!(blake3_each(&lanes, &Use::Leaf.keys().mode, inputs), keyed);
             }
         }
     }

@@ -4,6 +4,7 @@
 
 use std::sync::OnceLock;
 
+use blake3::hazmat::{self, HasherExt as _};
 use blake3::platform::Platform;
 use sha2::Digest as _;
 use thiserror::Error;
@@ -141,7 +142,43 @@ impl Blake3Mode {
             Some(key) => blake3::keyed_hash(key, data).into(),
         }
     }
+
+    /// The chaining value of one chunk, of at most 1024 bytes, that is not the root.
+    pub fn chaining_value(&self, number: u64, chunk: &[u8]) -> Digest {
+        let mut hasher = self.key.as_ref().map_or_else(blake3::Hasher::new, blake3::Hasher::new_keyed);
+        hasher.set_input_offset(number * 1024).update(chunk).finalize_non_root()
+    }
+
+    /// The digest over the chaining values of an input's chunks, two at least.
+    pub fn root(&self, chunks: &[Digest]) -> Digest {
+        let (left, right) = self.subtrees(chunks);
+        hazmat::merge_subtrees_root(&left, &right, self.hazmat()).into()
+    }
+
+    fn subtrees(&self, chunks: &[Digest]) -> (Digest, Digest) {
+        let left = chunks.len().div_ceil(2).next_power_of_two().min(chunks.len());
+        let (left, right) = chunks.split_at(left);
+        (self.subtree(left), self.subtree(right))
+    }
+
+    fn subtree(&self, chunks: &[Digest]) -> Digest {
+        match chunks {
+            [chunk] => *chunk,
+            [] => [0; 32],
+            _ => {
+                let (left, right) = self.subtrees(chunks);
+                hazmat::merge_subtrees_non_root(&left, &right, self.hazmat())
+            }
+        }
+    }
+
+    fn hazmat(&self) -> hazmat::Mode<'_> {
+        self.key.as_ref().map_or(hazmat::Mode::Hash, hazmat::Mode::KeyedHash)
+    }
 }
+
+const CHUNK_START: u8 = 1;
+const CHUNK_END: u8 = 2;
 
 /// How many references are gathered for one call into the lanes: whole groups of every tier's degree.
 pub const GROUP: usize = 64;
@@ -170,8 +207,6 @@ impl Lanes {
     /// BLAKE3 of inputs of N bytes, N being 64 or 1024: whole blocks within one chunk, so that the root flags come
     /// with the last block. Fills as many digests as both sides have room for.
     pub fn blake3<const N: usize>(&self, mode: &Blake3Mode, inputs: &[&[u8; N]], out: &mut [Digest]) {
-        const CHUNK_START: u8 = 1;
-        const CHUNK_END: u8 = 2;
         const ROOT: u8 = 8;
         const { assert!(N.is_multiple_of(64) && N > 0 && N <= 1024) };
         let count = inputs.len().min(out.len());
@@ -198,6 +233,25 @@ impl Lanes {
                 out.as_flattened_mut(),
             ),
             None => inputs.iter().zip(out).for_each(|(input, digest)| *digest = mode.hash(*input)),
+        }
+    }
+
+    /// The chaining values of chunks that are not the root, `number` being the place of each in its own input.
+    pub fn blake3_chunks(&self, mode: &Blake3Mode, number: u64, chunks: &[&[u8; 1024]], out: &mut [Digest]) {
+        let count = chunks.len().min(out.len());
+        let (chunks, out) = (&chunks[..count], &mut out[..count]);
+        match &self.blake3 {
+            Some(platform) => platform.hash_many(
+                chunks,
+                &mode.words,
+                number,
+                blake3::IncrementCounter::No,
+                mode.flags,
+                CHUNK_START,
+                CHUNK_END,
+                out.as_flattened_mut(),
+            ),
+            None => chunks.iter().zip(out).for_each(|(chunk, value)| *value = mode.chaining_value(number, *chunk)),
         }
     }
 
@@ -239,7 +293,8 @@ impl Lanes {
             |mode, inputs, out| {
                 self.blake3(mode, inputs, out);
             },
-        ) {
+        ) || !chunks_agree(|mode, number, chunks, out| self.blake3_chunks(mode, number, chunks, out))
+        {
             self.blake3 = None;
         }
         #[cfg(target_arch = "x86_64")]
@@ -278,6 +333,18 @@ fn blake3_agrees(
         of_chunks(mode, &chunks, &mut chunk_digests);
         blocks.iter().zip(block_digests).all(|(block, digest)| mode.hash(*block) == digest)
             && chunks.iter().zip(chunk_digests).all(|(chunk, digest)| mode.hash(*chunk) == digest)
+    })
+}
+
+fn chunks_agree(of_chunks: impl Fn(&Blake3Mode, u64, &[&[u8; 1024]], &mut [Digest])) -> bool {
+    let patterns = patterns();
+    let chunks: Vec<&[u8; 1024]> = patterns.iter().collect();
+    [Blake3Mode::PLAIN, Blake3Mode::keyed(&[7; 32])].iter().all(|mode| {
+        [0, 1, u64::from(u32::MAX)].into_iter().all(|number| {
+            let mut values = [[0; 32]; COMPARED];
+            of_chunks(mode, number, &chunks, &mut values);
+            chunks.iter().zip(values).all(|(chunk, value)| mode.chaining_value(number, *chunk) == value)
+        })
     })
 }
 
@@ -750,9 +817,19 @@ mod tests {
         let nodes = |pairs: &[[Digest; 2]], out: &mut [Digest]| {
             pairs.iter().zip(out).for_each(|(pair, digest)| *digest = sha256_plain(Some(1), pair.as_flattened()));
         };
-        assert!(blake3_agrees(blocks, chunks) && sha256_agrees(leaves, nodes));
+        let values = |mode: &Blake3Mode, number: u64, chunks: &[&[u8; 1024]], out: &mut [Digest]| {
+            chunks.iter().zip(out).for_each(|(chunk, value)| *value = mode.chaining_value(number, *chunk));
+        };
+        assert!(blake3_agrees(blocks, chunks) && chunks_agree(values) && sha256_agrees(leaves, nodes));
         for lane in 0..COMPARED {
             let flip = |out: &mut [Digest]| out[lane][31] ^= 1;
+            assert!(
+                !chunks_agree(|m, n, i, o| {
+                    values(m, n, i, o);
+                    flip(o)
+                }),
+                "{lane}"
+            );
             assert!(
                 !blake3_agrees(
                     |m, i, o| {
