@@ -137,6 +137,9 @@ def test_a_batch_says_which_is_refused_and_gives_nothing() -> None:
     with pytest.raises(CorruptionError) as caught:
         _core.open_records([good, good, (*good[:4], 2, *good[5:])], origin=ORIGIN)
     assert (caught.value.code, caught.value.details["position"]) == ("envelope.cannot_open", 2)
+    with pytest.raises(CorruptionError) as caught:
+        _core.open_records([good, (*good[:6], bytes(32)), good], origin=ORIGIN)
+    assert (caught.value.code, caught.value.details["position"]) == ("envelope.commitment_mismatch", 1)
     with pytest.raises(DeniedError) as denied:
         _core.open_records([(*good[:2], class_key("audit"), *good[3:])], origin=ORIGIN)
     assert (denied.value.code, denied.value.details["position"]) == ("envelope.no_wrap", 0)
