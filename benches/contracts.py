@@ -5,6 +5,7 @@ Measures execution alone: no signature, no log, no store below the state view.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
 import time
@@ -68,16 +69,14 @@ def main() -> None:
     names = [named_bytes(f"toy {number}") for number in range(CALLS + 1)]
     moves = [
         sign(gateway, "toy", "move", {"source": source, "target": target})
-        for source, target in zip(names, names[1:], strict=False)
+        for source, target in itertools.pairwise(names)
     ]
     _report("toy call, 2 reads and 1 write", _each(moves, run), 1, "call")
     epoch = (named_bytes("patient"), "observation", named_bytes("epoch"), bytes(32))
     run(sign(gateway, "records", "post_epochs", {"epochs": [epoch]}))
     puts = []
     for number in range(20):
-        rows = [
-            (named_bytes(f"{number} {row}"), 1, epoch[0], epoch[1], epoch[2], bytes(32), 0, row, 0) for row in range(ROWS)
-        ]
+        rows = [(named_bytes(f"{number} {row}"), 1, *epoch[:3], bytes(32), 0, row, 0) for row in range(ROWS)]
         puts.append(sign(gateway, "records", "put", {"rows": rows}, packs=1))
     _report(f"records.put of {ROWS} rows", _each(puts, run), ROWS, "row")
 
