@@ -278,14 +278,20 @@ impl Log {
     /// the largest power of two in the length, which holds for every range RFC 6962 forms.
     fn peaks(&self, start: usize, end: usize) -> impl DoubleEndedIterator<Item = Digest> + '_ {
         let length = end - start;
-        (0..usize::BITS).rev().filter(move |depth| length >> depth & 1 == 1).map(move |depth| {
+        let depths = 0..usize::BITS - length.leading_zeros();
+        depths.rev().filter(move |depth| length >> depth & 1 == 1).map(move |depth| {
             let first = start + (length >> depth >> 1 << 1 << depth);
             self.levels[depth as usize][first >> depth]
         })
     }
 
-    /// MTH(D[start:end]).
+    /// MTH(D[start:end]): for nearly every range of a proof a complete subtree, which is a mere look-up.
     fn subtree(&self, start: usize, end: usize) -> Digest {
+        let length = end - start;
+        if length.is_power_of_two() {
+            let depth = length.ilog2() as usize;
+            return self.levels[depth][start >> depth];
+        }
         self.peaks(start, end).rev().reduce(|right, left| digest::sha256_node(&left, &right)).unwrap_or_else(empty_root)
     }
 }
