@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from ehrfast.errors import EhrfastError
 
 SHARED = Path(os.environ.get("EHRFAST_SHARED", Path(__file__).resolve().parents[2] / "shared"))
@@ -32,7 +30,7 @@ def synthea() -> Path:
 
 
 @pytest.fixture
-def patients(tmp_path: Path) -> Iterator[Path]:
+def patients(tmp_path: Path) -> Path:
     """Three generated patients as Bundle files."""
     from ehrfast.synthetic import generate_bundles
 
@@ -40,7 +38,7 @@ def patients(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     for number, bundle in enumerate(generate_bundles(3, seed=7)):
         (folder / f"{number}.json").write_bytes(bundle)
-    yield folder
+    return folder
 
 
 def code_of(error: pytest.ExceptionInfo[EhrfastError]) -> str:

@@ -1,7 +1,7 @@
-"""The typed face of the Rust module. Every owner replaces its own section (between the banners) with full docstrings."""
+"""The typed face of the Rust module, a section for each of its files."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Literal, final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Buffer = bytes | NDArray[np.uint8]
 Offsets = NDArray[np.uint64]                 # n + 1 ascending byte offsets into a Buffer: item i is data[o[i]:o[i+1]]
 
-# ── digest ─────────────────────────────────────────────── owner: H1
+# ── digest ─
 def blake3_digest(data: Buffer) -> bytes:
     """Plain BLAKE3: transaction id, genesis, value and plaintext digests.
 
@@ -87,7 +87,7 @@ def thread_count() -> int:
     Anything else is refused when the module is loaded (`pool.thread_count`).
     """
 
-# ── signature ──────────────────────────────────────────── owner: H1
+# ── signature ─
 @final
 class SigningKey:
     """An Ed25519 private key, wiped from memory when dropped; its repr shows the public key only.
@@ -161,7 +161,7 @@ def check_public_key(public_key: bytes) -> None:
         InvalidInputError: `key.wrong_length`, `key.not_a_point`, `key.small_order`, `key.not_canonical`.
     """
 
-# ── cbor ───────────────────────────────────────────────── owner: H2
+# ── cbor ─
 def cbor_encode(value: object) -> bytes:
     """The one encoding of ``value`` in the strict profile that all our formats share.
 
@@ -193,7 +193,7 @@ def cbor_decode(data: Buffer, max_bytes: int = 1048576) -> object:
     Source: RFC 8949 section 4.2.1, narrowed by docs/formats.md.
     """
 
-# ── cose ───────────────────────────────────────────────── owner: H2
+# ── cose ─
 def cose_sign(keys: Sequence[SigningKey], payload: bytes, external_aad: bytes) -> bytes:
     """A tagged COSE_Sign by all of ``keys``, one signature a key, in ascending order of the public keys.
 
@@ -242,7 +242,7 @@ def cose_verify1(message: Buffer, external_aad: bytes) -> tuple[bytes, bytes]:
     Source: RFC 9052 section 4.2, RFC 9864; ZIP-215.
     """
 
-# ── transaction ────────────────────────────────────────── owner: H2
+# ── transaction ─
 @final
 class Transaction:
     """A decoded, immutable transaction and the bytes it was received as; equal when those bytes are.
@@ -366,7 +366,7 @@ def admit_transactions(received: Sequence[bytes], chain_id: str, max_bytes: int 
 def admit_decoded(transactions: Sequence[Transaction], chain_id: str, max_bytes: int) -> list[str | None]:
     """The checks of ``admit_transactions`` for objects already decoded; None = admitted, else the code."""
 
-# ── log (RFC 6962) ─────────────────────────────────────── owner: H3
+# ── log (RFC 6962) ─
 @final
 class Log:
     """All leaf hashes and inner nodes of one log in memory, 64 bytes a leaf.
@@ -503,7 +503,7 @@ def pack_root(digests: Buffer) -> bytes:
     Source: docs/formats.md.
     """
 
-# ── trie ───────────────────────────────────────────────── owner: H4
+# ── trie ─
 @final
 class Trie:
     """One immutable version of the state trie; an update gives a new version that shares structure with the old.
@@ -546,7 +546,7 @@ def verify_state_proof(root: bytes, path: bytes, stored: bytes | None, proof: Bu
             and absence claimed, or the other way round), ``proof.root_mismatch``.
     """
 
-# ── state (StateView) ──────────────────────────────────── owner: H4
+# ── state (StateView) ─
 @final
 class WriteSet:
     """What one block changes in the state: the last write per key, ascending by path, no-ops dropped."""
@@ -648,7 +648,7 @@ def state_path(contract: str, key: object) -> bytes:
         InvalidInputError: as ``StateView.get``.
     """
 
-# ── block ──────────────────────────────────────────────── owner: H4
+# ── block ─
 class BlockLeaf:
     """The leaf that closes a block, decoded: ``0x02 || CBOR [1, chain id, height, …, proposer]``."""
 
@@ -775,7 +775,7 @@ def transaction_leaf(id: bytes, received_digest: bytes, receipt: bytes) -> bytes
 def timer_leaf(timer_id: bytes, receipt: bytes) -> bytes:
     """``0x03 || timer id || BLAKE3(receipt)``."""
 
-# ── envelope ───────────────────────────────────────────── owner: H6
+# ── envelope ─
 @final
 class ClassKey:
     """The secret key of one (subject, custodian, class, epoch): wraps content keys and opens records.
@@ -970,7 +970,7 @@ def wrap_kids(wraps: Buffer) -> list[tuple[bytes, bytes, str, bytes]]:
         InvalidInputError: ``envelope.malformed``.
     """
 
-# ── bundle ─────────────────────────────────────────────── owner: H6
+# ── bundle ─
 @final
 class Resources:
     """What one FHIR R4 JSON document holds: each resource as the range of bytes it was received in.
@@ -1057,7 +1057,7 @@ def describe_resource(data: Buffer, *, max_resource_bytes: int = 16 * 2**20) -> 
         InvalidInputError: as ``split_resources``.
     """
 
-# ── segments, state database, key store, checkpoint file ─ owner: H5
+# ── segments, state database, key store, checkpoint file ─
 # Every store refuses in the same words when the file system fails: UnavailableError store.full, store.read_only or
 # store.io (details errno, and retryable = False for store.io); after close(): ConflictError ….closed.
 

@@ -83,8 +83,13 @@ class Settings:
             value = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
             root = value["root_key"]
             source = RootKeySource(root["kind"], root["path"], bytes.fromhex(root["salt"]))
-            ids = [bytes.fromhex(value[name]) for name in ("organisation", "administrator", "gateway")]
-            return Settings(value["organisation_name"], *ids, source)
+            return Settings(
+                organisation_name=value["organisation_name"],
+                organisation=bytes.fromhex(value["organisation"]),
+                administrator=bytes.fromhex(value["administrator"]),
+                gateway=bytes.fromhex(value["gateway"]),
+                root_key=source,
+            )
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("node.not_there", {"folder": str(folder)}) from None
         except (ValueError, KeyError, TypeError):

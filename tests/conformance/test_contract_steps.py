@@ -34,7 +34,8 @@ runtime.genesis(view, block, SimpleNamespace(organisations=()))
 outcomes = []
 for contract, method, args in [
     ("relay", "spend", {1: 100}), ("relay", "spend", {1: 2000}), ("relay", "both", {1: "a", 2: "b"}),
-    ("relay", "down", {1: 3}), ("relay", "down", {1: 4}), ("relay", "wrong", {1: 5}), ("counter", "add", {1: "a", 2: 3}),
+    ("relay", "down", {1: 3}), ("relay", "down", {1: 4}), ("relay", "wrong", {1: 5}),
+    ("counter", "add", {1: "a", 2: 3}),
 ]:
     call = Call(id=bytes(32), sender=bytes(32), contract=contract, method=method, lane=2, salt=bytes(16),
                 attachments=(), args=args)

@@ -10,8 +10,18 @@ import blake3
 import numpy as np
 import pytest
 from ehrfast import _core
-from ehrfast._core import ClassKey, seal_records
-from ehrfast._core import Block, Log, SealedPack, SigningKey, StateView, Transaction, Trie, WriteSet
+from ehrfast._core import (
+    Block,
+    ClassKey,
+    Log,
+    SealedPack,
+    SigningKey,
+    StateView,
+    Transaction,
+    Trie,
+    WriteSet,
+    seal_records,
+)
 from ehrfast.errors import ConflictError, InvalidInputError
 
 from tests.reference import block as reference

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-
 from ehrfast.consensus.engine import Admitted
 from ehrfast.consensus.lanes import EMERGENCY, ROUTINE, URGENT, Lanes
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from ehrfast.chain.replay import WINDOW_MS, ReplayWindow, expiry_fault
 
 NOW = 1_800_000_000_000

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from ehrfast import Node
 from ehrfast.errors import EhrfastError
 from ehrfast.synthetic import generate_bundles

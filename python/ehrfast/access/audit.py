@@ -85,7 +85,8 @@ class AuditWriter:
 
     def _take(self) -> list[_Ticket]:
         self._busy = True
-        taken, size = [], 0
+        taken: list[_Ticket] = []
+        size = 0
         while self._queue and (not taken or size + len(self._queue[0].drafts) <= MAX_EVENTS):
             taken.append(self._queue.pop(0))
             size += len(taken[-1].drafts)

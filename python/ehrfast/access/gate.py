@@ -12,13 +12,14 @@ from typing import Final
 from ehrfast.access.audit import AuditDraft, AuditWriter
 from ehrfast.chain.chain import Chain
 from ehrfast.chain.subscribe import Subscription
-from ehrfast.errors import DeniedError, NotFoundError
+from ehrfast.errors import CorruptionError, DeniedError, NotFoundError
 from ehrfast.fhir.audit_event import Interaction, audit_event
 from ehrfast.keys.subjects import Subjects
 from ehrfast.model.decision import Decision
+from ehrfast.model.record import RecordRow
 from ehrfast.policy.treating import AccessRequest, decide, may_read_anything
 from ehrfast.records.index.memory import Entry, RecordIndex
-from ehrfast.records.open import OpenedRecord, RecordRow, open_sealed
+from ehrfast.records.open import OpenedRecord, open_sealed
 
 AUDIT_LANE: Final = 2
 
@@ -121,17 +122,23 @@ class Gate:
         entry = found[-1] if found else None
         decision = None if entry is None else self.decide(principal, purpose, entry)
         if entry is None or decision is None or not decision.permits:
-            self.audit_denied(principal, purpose, interaction, entry, "record.unknown" if decision is None else decision.reason)
+            reason = "record.unknown" if decision is None else decision.reason
+            self.audit_denied(principal, purpose, interaction, entry, reason)
             raise NotFoundError("record.unknown")
         return entry
 
     def row(self, entry: Entry) -> RecordRow:
         """What the published state says of a version."""
         arguments = {"id": entry.record_id, "version": entry.version}
-        return RecordRow.of(self.chain.view("records", "row", arguments))
+        row = RecordRow.of(self.chain.view("records", "row", arguments))
+        if row is None:
+            raise CorruptionError("state.malformed_row", {"height": entry.height})
+        return row
 
     def open(self, entry: Entry, row: RecordRow) -> OpenedRecord:
         """The plaintext, checked against the commitment in the state."""
+        if row.pack_root is None:
+            raise NotFoundError("record.deleted")
         item, wraps = self.chain.read_item(row.height, row.pack_root, row.position)
         return open_sealed(
             item,

@@ -133,11 +133,10 @@ class Importer:
             self._drain(_UNDER_WAY)
 
     def _submit(self, file: str, data: bytes, incoming: Sequence[Incoming]) -> None:
-        pending = self._writer.write(data, incoming, self._key)
-        if pending is None:
-            self._unchanged += len(incoming)
-        else:
-            self._under_way.append(_Part(file, data, incoming, pending))
+        written = self._writer.write(data, incoming, self._key)
+        self._unchanged += len(incoming) - (0 if written is None else written.records)
+        if written is not None:
+            self._under_way.append(_Part(file, data, incoming, written.pending))
 
     def _drain(self, most: int) -> None:
         while len(self._under_way) > most:
@@ -154,9 +153,9 @@ class Importer:
     def _retry(self, part: _Part) -> None:
         """Another writer was faster: the versions are counted again, once."""
         try:
-            pending = self._writer.write(part.data, part.incoming, self._key)
-            if pending is not None:
-                pending.result()
+            written = self._writer.write(part.data, part.incoming, self._key)
+            if written is not None:
+                written.pending.result()
                 self._transactions += 1
         except (ConflictError, InvalidInputError) as error:
             self._reject(part.file, None, error)
@@ -188,7 +187,8 @@ def read_documents(file: Path) -> Iterator[Resources]:
     """The documents of one file: one for JSON, blocks of lines for NDJSON.
 
     Raises:
-        InvalidInputError: ``import.truncated_gzip``, ``import.not_gzip``, ``import.too_large`` or a code of the splitter.
+        InvalidInputError: ``import.truncated_gzip``, ``import.not_gzip``, ``import.too_large`` or a code of the
+        splitter.
     """
     zipped = file.name.endswith(".gz")
     lines = file.name.removesuffix(".gz").endswith((".ndjson", ".jsonl"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from builtins import list as ListOf  # inside `Session` the name `list` is its method
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -60,7 +61,9 @@ class Session:
         DeniedError: ``identity.unknown``.
     """
 
-    def __init__(self, gate: Gate, writer: RecordWriter, identity: Identity, purpose: str, key: SigningKey | None) -> None:
+    def __init__(
+        self, gate: Gate, writer: RecordWriter, identity: Identity, purpose: str, key: SigningKey | None
+    ) -> None:
         if purpose not in PURPOSES:
             raise InvalidInputError("purpose.unknown", {"known": sorted(PURPOSES)})
         self._gate = gate
@@ -80,7 +83,7 @@ class Session:
     def __repr__(self) -> str:
         return f"Session({self._identity!r}, purpose={self._purpose})"
 
-    def list(self, resource_type: str | None = None, *, limit: int | None = None) -> list[ListedRecord]:
+    def list(self, resource_type: str | None = None, *, limit: int | None = None) -> ListOf[ListedRecord]:
         """The newest versions this identity may know of, in the order they were first recorded.
 
         Args:
@@ -89,11 +92,11 @@ class Session:
         """
         return [row for page in self._pages(resource_type, limit) for row in page]
 
-    def pages(self, resource_type: str | None = None) -> Iterator[list[ListedRecord]]:
+    def pages(self, resource_type: str | None = None) -> Iterator[ListOf[ListedRecord]]:
         """Like `list`, page by page; each page is decided and audited by itself."""
         return self._pages(resource_type, None)
 
-    def history(self, reference: str) -> list[ListedRecord]:
+    def history(self, reference: str) -> ListOf[ListedRecord]:
         """All versions of a record, newest first.
 
         Raises:
@@ -167,12 +170,12 @@ class Session:
             principal = self._gate.principal(self._identity.id)
             if exists is None or not self._gate.decide(principal, self._purpose, exists).permits:
                 raise NotFoundError("record.unknown")
-        pending = self._writer.write(content, incoming, self._key)
-        if pending is None:
+        written = self._writer.write(content, incoming, self._key)
+        if written is None:
             raise ConflictError("record.unchanged")
-        return pending
+        return written.pending
 
-    def _pages(self, resource_type: str | None, limit: int | None) -> Iterator[list[ListedRecord]]:
+    def _pages(self, resource_type: str | None, limit: int | None) -> Iterator[ListOf[ListedRecord]]:
         principal = self._begin("search")
         gate = self._gate
         if "patient" in principal.roles and principal.roles == {"patient"} and principal.subject is not None:

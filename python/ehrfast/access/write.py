@@ -51,6 +51,19 @@ class _UnderWay:
     pending: int
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A submitted transaction.
+
+    Args:
+        pending: its receipt, not there yet.
+        records: how many of the incoming resources it carries; the others were already there.
+    """
+
+    pending: PendingReceipt
+    records: int
+
+
 class RecordWriter:
     """Plans, seals and submits record versions of one custodian. Thread-safe."""
 
@@ -88,7 +101,8 @@ class RecordWriter:
                 row[0],
                 reference if row[0] == "Patient" else resolve(row[3], within, self._index.full_url),
                 row[2],
-                *limits[number],
+                limits[number][0],
+                limits[number][1],
                 bytes(digests[number, :DIGEST_BYTES]),
             )
             for number, (row, reference) in enumerate(zip(rows, references, strict=True))
@@ -96,7 +110,7 @@ class RecordWriter:
 
     def write(
         self, data: bytes, incoming: Sequence[Incoming], key: SigningKey, *, lane: int = ROUTINE
-    ) -> PendingReceipt | None:
+    ) -> Written | None:
         """Seals and submits what is new or changed as one transaction; None when everything is already there.
 
         Args:
@@ -120,7 +134,7 @@ class RecordWriter:
                 self._under_way[draft.reference] = _UnderWay(draft.record_id, draft.version, draft.digest, count)
             pending = self._chain.submit(transaction, (sealed.pack,))
         pending.add_done_callback(lambda settled: self._settled(drafts, settled))
-        return pending
+        return Written(pending, len(drafts))
 
     def _plan(self, incoming: Sequence[Incoming]) -> list[Draft]:
         subjects = self._subjects.of_many([item.patient for item in incoming])
@@ -156,9 +170,9 @@ class RecordWriter:
     def _join_patients(self, incoming: Sequence[Incoming]) -> None:
         """A Patient resource joins the subject drawn for whoever referred to it earlier by its fullUrl."""
         for item in incoming:
-            if item.resource_type == "Patient" and item.full_url is not None:
-                if self._subjects.known(item.reference) is None and self._subjects.known(item.full_url) is not None:
-                    self._subjects.join(item.full_url, item.reference)
+            joins = item.resource_type == "Patient" and self._subjects.known(item.reference) is None
+            if joins and item.full_url is not None and self._subjects.known(item.full_url) is not None:
+                self._subjects.join(item.full_url, item.reference)
 
     def _settled(self, drafts: Sequence[Draft], settled: PendingReceipt) -> None:
         applied = settled.applied()

@@ -6,17 +6,18 @@ Runs in Rust without the GIL. The log grows here in memory only; whoever abandon
 from __future__ import annotations
 
 from ehrfast import _core
-from ehrfast._core import Block, Log, Trie
+from ehrfast._core import Block, Log, Trie, WriteSet
 from ehrfast.chain.execute import Execution
 from ehrfast.consensus.engine import Batch
 
 
 def assemble(
-    execution: Execution, batch: Batch, *, log: Log, trie: Trie, chain_id: str, height: int
+    execution: Execution, batch: Batch, writes: WriteSet, *, log: Log, trie: Trie, chain_id: str, height: int
 ) -> tuple[Block, Trie]:
     """Builds the block and the trie version after it.
 
     Args:
+        writes: what the executed calls leave behind, last write per key.
         log: the chain's log, at the end of the block before.
         trie: the version after the block before, published or not.
 
@@ -32,6 +33,6 @@ def assemble(
         time_ms=batch.time_ms,
         proposer=batch.proposer,
         entries=execution.entries,
-        writes=execution.writes,
+        writes=writes,
         packs=execution.packs,
     )

@@ -18,19 +18,14 @@ from typing import Final
 
 from ehrfast._core import (
     Block,
-    CheckpointFile,
     KeyStore,
     Log,
     SealedPack,
     SegmentLog,
     SigningKey,
-    StateDb,
     StateView,
     Transaction,
     Trie,
-    WriteSet,
-    random_bytes,
-    state_path,
 )
 from ehrfast.chain.admit import AdmissionRules, Submission, admit
 from ehrfast.chain.assemble import assemble
@@ -42,7 +37,7 @@ from ehrfast.chain.pending import PendingReceipt, PendingReceipts, refusal, sett
 from ehrfast.chain.prove import prove
 from ehrfast.chain.publish import Published, publish
 from ehrfast.chain.recover import Recovered, create_log, head_of, recover
-from ehrfast.chain.replay import WINDOW_MS, ReplayWindow
+from ehrfast.chain.replay import WINDOW_MS
 from ehrfast.chain.subscribe import Subscription
 from ehrfast.consensus.engine import (
     Admitted,
@@ -374,6 +369,7 @@ class Chain:
         block, trie = assemble(
             execution,
             batch,
+            view.write_set(),
             log=self._log,
             trie=self._published.trie if parent is None else parent.trie,
             chain_id=self.chain_id,

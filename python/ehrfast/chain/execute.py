@@ -1,4 +1,5 @@
-"""Execution: one contract call per transaction over an overlay of the state. Before: a batch. After: receipts and a write set.
+"""Execution: one contract call per transaction over an overlay of the state. Before: a batch. After: receipts and a
+write set.
 
 A failed call drops its writes and keeps its leaf; a refused transaction (replayed, expired, too early) gets neither.
 Nothing here is durable, and nothing here reads the clock.
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ehrfast._core import SealedPack, StateView, Transaction, WriteSet
+from ehrfast._core import SealedPack, StateView, Transaction
 from ehrfast.chain.replay import expiry_fault
 from ehrfast.consensus.engine import Admitted, Batch
 from ehrfast.contracts.contract import BlockContext, Outcome
@@ -27,7 +28,6 @@ class Execution:
         refused: (item, code) of items that get no leaf.
         early: items that must wait for a later block.
         packs: packs of the executed transactions, in leaf order.
-        writes: the block's write set.
     """
 
     entries: list[tuple[Transaction | bytes, bytes]] = field(default_factory=list)
@@ -35,7 +35,6 @@ class Execution:
     refused: list[tuple[Admitted, str]] = field(default_factory=list)
     early: list[Admitted] = field(default_factory=list)
     packs: list[SealedPack] = field(default_factory=list)
-    writes: WriteSet | None = None
 
 
 def execute(
@@ -81,5 +80,4 @@ def execute(
             index = first_index + len(result.entries)
             record(transaction, identifier, runtime.execute(view, transaction, block, index))
             result.packs.extend(item.packs)
-    result.writes = view.write_set()
     return result

@@ -1,4 +1,5 @@
-"""Ordering: which waiting transactions make the next block, and at what time. Before: lanes. After: a batch for execution."""
+"""Ordering: which waiting transactions make the next block, and at what time. Before: lanes. After: a batch for
+execution."""
 
 from __future__ import annotations
 

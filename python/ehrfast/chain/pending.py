@@ -78,8 +78,12 @@ class PendingReceipt:
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
 
+        def finish() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
         def wake(_: PendingReceipt) -> None:
-            loop.call_soon_threadsafe(lambda: woken.done() or woken.set_result(None))
+            loop.call_soon_threadsafe(finish)
 
         self.add_done_callback(wake)
         yield from woken

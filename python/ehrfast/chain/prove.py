@@ -1,4 +1,5 @@
-"""Proof: evidence for the last published checkpoint. Before: a published state. After: a text anyone can check offline."""
+"""Proof: evidence for the last published checkpoint. Before: a published state. After: a text anyone can check
+offline."""
 
 from __future__ import annotations
 

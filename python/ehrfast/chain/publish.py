@@ -1,4 +1,5 @@
-"""Publication: what is durable becomes visible. Before: a synced block. After: a signed checkpoint and a readable state.
+"""Publication: what is durable becomes visible. Before: a synced block. After: a signed checkpoint and a readable
+state.
 
 The checkpoint is signed only here, after the sync of its block, and stands in its slot before anybody is told.
 """

@@ -92,7 +92,8 @@ def recover(
     """Opens every file of a chain and brings them to one height.
 
     Raises:
-        CorruptionError: ``log.shorter_than_checkpoint``, ``log.not_the_checkpoint``, ``log.broken_link``, ``state.wrong_root``.
+        CorruptionError: ``log.shorter_than_checkpoint``, ``log.not_the_checkpoint``, ``log.broken_link``,
+        ``state.wrong_root``.
         ConflictError: ``contract.set_changed``, ``python.other_minor``.
     """
     _require_same_rules(genesis, runtime)

@@ -40,7 +40,8 @@ class ReplayWindow:
 
 
 def expiry_fault(expires_ms: int, block_time_ms: int) -> str | None:
-    """Whether a transaction may run in a block of that time: None, ``transaction.expired`` or ``transaction.too_early``."""
+    """Whether a transaction may run in a block of that time: None, ``transaction.expired`` or
+    ``transaction.too_early``."""
     if expires_ms <= block_time_ms:
         return "transaction.expired"
     if expires_ms > block_time_ms + WINDOW_MS:

@@ -82,7 +82,8 @@ class QueryAnswer:
 
 
 class Application(Protocol):
-    """What an engine drives. Calls come one at a time, except that ``commit`` of block k-1 may overlap ``execute`` of k."""
+    """What an engine drives. Calls come one at a time, except that ``commit`` of block k-1 may overlap ``execute`` of
+    k."""
 
     def propose(self, time_ms: int) -> Batch | None:
         """Chooses the next batch out of the lanes; None when nothing is waiting and no timer is due."""

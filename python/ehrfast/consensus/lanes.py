@@ -43,7 +43,8 @@ class Lanes:
     def take(self, max_items: int, max_bytes: int) -> list[Admitted]:
         """Removes the next block's items: emergency first, then urgent and routine at 3:1.
 
-        A first item larger than what is left of a lane's room still goes when the block is empty, so nothing waits for ever.
+        A first item larger than what is left of a lane's room still goes when the block is empty, so nothing waits
+        for ever.
         """
         with self._lock:
             emergency, urgent, routine = self._queues

@@ -46,7 +46,8 @@ def dumps(resource: dict[str, Any]) -> bytes:
     """Writes one resource as compact UTF-8; members keep their order, decimals their digits.
 
     Raises:
-        InvalidInputError: ``fhir.unsupported_value`` for anything JSON has no form for, ``fhir.too_deep`` beyond 64 levels.
+        InvalidInputError: ``fhir.unsupported_value`` for anything JSON has no form for, ``fhir.too_deep`` beyond 64
+        levels.
     """
     parts: list[str] = []
     _write(resource, parts, 64)

@@ -1,1 +1,1 @@
-"""Keys an organisation holds: the node's root key, signing keys of its people, and the keys of its patients' records."""
+"""Keys an organisation holds: the node's root key, its people's signing keys, the keys of its patients' records."""

@@ -1,6 +1,7 @@
 """Where the node's root key comes from: a 0600 file, the environment, or a passphrase.
 
-It wraps the key store's key and is never stored by ehrfast itself, except in the file it makes when nothing else is given.
+It wraps the key store's key and is never stored by ehrfast itself, except in the file it makes when nothing else is
+given.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Subjects: whose records they are, and the root keys that open them.
 
-A subject is a patient (random id) or the custodian itself. Its root key is drawn once, durable before anything is sealed
-under it, and exists only in key stores; class keys derive from it and an epoch posted on the chain.
+A subject is a patient (random id) or the custodian itself. Its root key is drawn once, durable before anything is
+sealed under it, and exists only in key stores; class keys derive from it and an epoch posted on the chain.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """How a chain begins: the bytes that are hashed into its id, and the signatures beside them.
 
-Genesis = CBOR [1, name, time_ms, engine, organisations, governors, contract set hash, CPython minor, parameters, parent].
+Genesis = CBOR [1, name, time_ms, engine, organisations, governors, contract set hash, CPython minor, parameters,
+parent].
 The chain id is self-certifying: name, a hyphen, 32 hex digits of BLAKE3(genesis).
 """
 

@@ -25,6 +25,7 @@ from ehrfast._core import (
 )
 from ehrfast.errors import InvalidInputError, VerificationError
 from ehrfast.model.checkpoint import open_checkpoint
+from ehrfast.model.record import RecordRow
 from ehrfast.model.tlog_proof import TlogProof
 
 MAX_EVIDENCE_BYTES = 1 << 20
@@ -175,24 +176,25 @@ def verify(
         raise VerificationError("evidence.too_old", {"time_ms": head.time_ms})
     for row in rows:
         verify_state_proof(head.state_root, state_path(row.contract, row.key), row.stored, row.proof)
-    record_id, version, fields = _record_row(rows)
-    author = fields[9]
-    custody = _author_custody(rows, author)
+    record_id, version, record = _record_row(rows)
+    custody = _author_custody(rows, record.author)
     if content is not None:
         if opening_key is None:
             raise VerificationError("evidence.not_disclosed")
-        verify_opening(content, opening_key, fields[4])
+        if record.commitment is None:
+            raise VerificationError("evidence.deleted")
+        verify_opening(content, opening_key, record.commitment)
     return Checked(
         chain_id=head.chain_id,
         tree_size=checkpoint.tree_size,
-        index=fields[12],
-        height=fields[11],
-        time=_time(fields[13]),
+        index=record.index,
+        height=record.height,
+        time=_time(record.time_ms),
         as_of=_time(head.time_ms),
         record_id=record_id,
         version=version,
-        record_class=fields[2],
-        author=author,
+        record_class=record.record_class,
+        author=record.author,
         custody=custody,
         content_matches=content is not None,
     )
@@ -205,8 +207,8 @@ def _open_extra(proof: TlogProof) -> tuple[bytes, tuple[StateRow, ...], bytes | 
     if not (isinstance(value, tuple) and len(value) == 4 and value[0] == _EXTRA_VERSION):
         raise InvalidInputError("evidence.malformed")
     _, block_leaf, listed, opening_key = value
-    shaped = isinstance(block_leaf, bytes) and isinstance(listed, tuple) and isinstance(opening_key, (bytes, type(None)))
-    if not shaped or not all(_is_row(row) for row in listed):
+    shaped = isinstance(block_leaf, bytes) and isinstance(listed, tuple)
+    if not shaped or not isinstance(opening_key, (bytes, type(None))) or not all(_is_row(row) for row in listed):
         raise InvalidInputError("evidence.malformed")
     return block_leaf, tuple(StateRow(*row) for row in listed), opening_key
 
@@ -222,17 +224,15 @@ def _is_row(row: object) -> bool:
     )
 
 
-def _record_row(rows: Sequence[StateRow]) -> tuple[bytes, int, tuple[object, ...]]:
+def _record_row(rows: Sequence[StateRow]) -> tuple[bytes, int, RecordRow]:
     found = [row for row in rows if row.contract == "records"]
     if len(found) != 1 or found[0].stored is None or len(found[0].key) != 2:
         raise VerificationError("evidence.no_record")
     record_id, version = found[0].key
-    fields = found[0].value
-    if not (isinstance(record_id, bytes) and isinstance(version, int) and isinstance(fields, tuple)):
+    row = RecordRow.of(found[0].value)
+    if row is None or not isinstance(record_id, bytes) or not isinstance(version, int):
         raise VerificationError("evidence.no_record")
-    if len(fields) != 14:
-        raise VerificationError("evidence.no_record")
-    return record_id, version, fields
+    return record_id, version, row
 
 
 def _author_custody(rows: Sequence[StateRow], author: object) -> Literal["self", "custodial"]:
@@ -242,7 +242,5 @@ def _author_custody(rows: Sequence[StateRow], author: object) -> Literal["self",
     raise VerificationError("evidence.no_author")
 
 
-def _time(time_ms: object) -> datetime:
-    if not isinstance(time_ms, int):
-        raise VerificationError("evidence.no_record")
+def _time(time_ms: int) -> datetime:
     return datetime.fromtimestamp(time_ms / 1000, tz=UTC)

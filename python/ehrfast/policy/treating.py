@@ -1,4 +1,5 @@
-"""The rule in force until patients' consents replace it: a record opens to its patient and to those who treat at its custodian."""
+"""The rule in force until patients' consents replace it: a record opens to its patient and to those who treat at its
+custodian."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def may_read_anything(roles: frozenset[str], own_subject: bytes | None) -> bool:
 
 
 def decide(request: AccessRequest) -> Decision:
-    """Permit for the patient's own records, and for treating roles at the custodian; the audit class only for its patient and auditors."""
+    """Permit for the patient's own records, and for treating roles at the custodian; the audit class only for its
+    patient and auditors."""
     if request.purpose == "BTG":
         return Decision("deny", "purpose.break_glass_unavailable", _RULE)
     if request.own_subject is not None and request.own_subject == request.subject:

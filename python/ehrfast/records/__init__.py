@@ -1,1 +1,2 @@
-"""Records: FHIR resources sealed, placed, opened and found again. Knows no chain: it is handed blocks and gives packs."""
+"""Records: FHIR resources sealed, placed, opened and found again. Knows no chain: it is handed blocks and gives
+packs."""

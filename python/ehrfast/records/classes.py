@@ -1,4 +1,5 @@
-"""Record classes: what kind of record one key opens. A grant or a revocation names classes, so the list is short and closed."""
+"""Record classes: what kind of record one key opens. A grant or a revocation names classes, so the list is short and
+closed."""
 
 from __future__ import annotations
 

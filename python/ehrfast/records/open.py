@@ -5,39 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ehrfast._core import open_record
-from ehrfast.errors import CorruptionError, NotFoundError
+from ehrfast.errors import NotFoundError
 from ehrfast.keys.subjects import Subjects
-
-
-@dataclass(frozen=True, slots=True)
-class RecordRow:
-    """What the state says of one record version; the order is that of the contract ``records``."""
-
-    subject: bytes
-    custodian: bytes
-    record_class: str
-    epoch: bytes
-    commitment: bytes
-    pack_root: bytes
-    wraps_root: bytes
-    position: int
-    place: int
-    author: bytes
-    flags: int
-    height: int
-    index: int
-    time_ms: int
-
-    @staticmethod
-    def of(value: object) -> RecordRow:
-        """Reads a row.
-
-        Raises:
-            CorruptionError: ``state.malformed_row``.
-        """
-        if not (isinstance(value, tuple) and len(value) == 14):
-            raise CorruptionError("state.malformed_row")
-        return RecordRow(*value)
+from ehrfast.model.record import RecordRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""Sealing: resources become a pack of ciphertexts and the rows that commit to them. Before: drafts. After: a pack to sign.
+"""Sealing: resources become a pack of ciphertexts and the rows that commit to them. Before: drafts. After: a pack to
+sign.
 
 Beside the records a pack carries one manifest per subject, sealed like them: which position holds which resource.
 The index is rebuilt from manifests alone, and an erased patient's manifest is as unreadable as the records.

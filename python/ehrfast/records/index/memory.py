@@ -1,6 +1,7 @@
 """The record index in memory: reference to versions, by type and by patient. Rebuilt from the manifests at every open.
 
-Fed block by block in log order; a failed call leaves nothing here. Manifests of subjects whose keys are gone stay closed.
+Fed block by block in log order; a failed call leaves nothing here. Manifests of subjects whose keys are gone stay
+closed.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ehrfast._core import SealedPack, Transaction, cbor_decode, open_record, wrap_kids
 from ehrfast.errors import CorruptionError
@@ -108,15 +110,21 @@ class RecordIndex:
                         self._add(row, *listed[position], receipt, block.time_ms)
 
     def _add(
-        self, row: tuple[object, ...], reference: str, full_url: str | None, digest: bytes, receipt: Receipt, time_ms: int
+        self,
+        row: tuple[Any, ...],
+        reference: str,
+        full_url: str | None,
+        digest: bytes,
+        receipt: Receipt,
+        time_ms: int,
     ) -> None:
         record_id, version, subject, record_class = row[:4]
         entry = Entry(
             reference,
-            record_id,  # type: ignore[arg-type]
-            version,  # type: ignore[arg-type]
-            subject,  # type: ignore[arg-type]
-            record_class,  # type: ignore[arg-type]
+            record_id,
+            version,
+            subject,
+            record_class,
             receipt.index,
             receipt.height,
             time_ms,
