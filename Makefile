@@ -7,7 +7,7 @@ PROFILE := release
 export PYTHONPATH := python
 export PYTHONWARNINGS := default
 
-.PHONY: help tools setup build demo test verify fix rust-test python-test wheel bench clean
+.PHONY: help tools setup build demo test verify fix rust-test python-test wheel bench walk clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -41,6 +41,10 @@ python-test: build
 ## make bench   the benchmarks, with their rivals in the same run
 bench: build
 	$(BIN)/python -m pytest -q benches --benchmark-only
+
+## make walk    prints the way of one Observation through the stages, and writes docs/walk.md
+walk: build
+	$(BIN)/python tests/walk/follow.py
 
 ## make wheel   an abi3 wheel for CPython 3.11 and later, in dist/
 wheel: setup
