@@ -23,9 +23,11 @@ test: verify rust-test python-test
 ## make verify  formatting, lints and types; reads only
 verify: build
 	$(BIN)/ruff check python tests benches
+	$(BIN)/mypy python/ehrfast
+	$(BIN)/lint-imports --no-cache
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest ehrfast._core --allowlist tests/stubtest-allowlist.txt
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets --profile $(PROFILE) -- -D warnings
-
 
 ## make fix     formats and repairs what verify complains about
 fix: setup
@@ -36,7 +38,7 @@ rust-test: tools
 	cargo test --locked --profile $(PROFILE) -p ehrfast-core
 
 python-test: build
-	$(BIN)/python -m pytest -q tests/walk tests/unit tests/vectors tests/properties
+	$(BIN)/python -m pytest -q tests
 
 ## make bench   the benchmarks, with their rivals in the same run
 bench: build

@@ -558,8 +558,8 @@ class WriteSet:
     def encode(self) -> bytes:
         """The write set section of a frame: ``CBOR [1, [* [path, stored / null]]]``."""
 
-    @staticmethod
-    def decode(data: Buffer) -> WriteSet:
+    @classmethod
+    def decode(cls, data: Buffer) -> WriteSet:
         """Reads what ``encode`` gives and nothing else.
 
         Raises:
@@ -582,7 +582,7 @@ class StateView:
         InvalidInputError: ``state.open_frames`` when a call of the parent is still open.
     """
 
-    def __init__(self, state: StateDb | None, parent: StateView | None = None) -> None: ...
+    def __new__(cls, state: StateDb | None, parent: StateView | None = None) -> StateView: ...
     def begin(self, salt: bytes) -> None:
         """Opens a call frame; a nested call begins inside its caller's frame, with the same salt.
 
@@ -649,6 +649,7 @@ def state_path(contract: str, key: object) -> bytes:
     """
 
 # ── block ─
+@final
 class BlockLeaf:
     """The leaf that closes a block, decoded: ``0x02 || CBOR [1, chain id, height, …, proposer]``."""
 
@@ -691,8 +692,46 @@ class BlockLeaf:
         """Public key of the proposer."""
 
 @final
-class Block(BlockLeaf):
+class Block:
     """An assembled block: its leaf and everything the leaf commits to, immutable."""
+
+    @property
+    def chain_id(self) -> str:
+        """A name, a hyphen and 32 hex digits of the genesis hash."""
+
+    @property
+    def height(self) -> int:
+        """Blocks of ours before this one; 0 is genesis."""
+
+    @property
+    def engine_height(self) -> int: ...
+    @property
+    def time_ms(self) -> int:
+        """Block time, Unix milliseconds."""
+
+    @property
+    def first_index(self) -> int:
+        """Index of the block's first entry in the log."""
+
+    @property
+    def leaf_count(self) -> int:
+        """Entries before the block leaf."""
+
+    @property
+    def tree_size(self) -> int:
+        """Log size after the block: ``first_index + leaf_count + 1``."""
+
+    @property
+    def previous_root(self) -> bytes:
+        """Log root at size ``first_index``."""
+
+    @property
+    def state_root(self) -> bytes:
+        """Root of the state trie after the block."""
+
+    @property
+    def proposer(self) -> bytes:
+        """Public key of the proposer."""
 
     @property
     def leaf(self) -> bytes:
@@ -828,7 +867,7 @@ class ClassKey:
 class ClassPublicKey:
     """The public half of a class key: records can be sealed for it, not opened with it."""
 
-    def __init__(self, subject: bytes, custodian: bytes, class_: str, epoch: bytes, public_key: bytes) -> None:
+    def __new__(cls, subject: bytes, custodian: bytes, class_: str, epoch: bytes, public_key: bytes) -> ClassPublicKey:
         """From the ids and the X25519 key posted with an epoch.
 
         Raises:
@@ -888,10 +927,10 @@ class SealedPack:
     def __len__(self) -> int:
         """How many records."""
 
-    def item(self, position: int, /) -> bytes:
+    def item(self, position: int) -> bytes:
         """The COSE_Encrypt0 at this position. Raises IndexError."""
 
-    def wraps(self, position: int, /) -> bytes:
+    def wraps(self, position: int) -> bytes:
         """The COSE recipients beside it. Raises IndexError."""
 
     @property
@@ -998,7 +1037,7 @@ class Resources:
     def entries(self) -> NDArray[np.uint64]:
         """n entry numbers (line numbers for NDJSON), 0-based, ascending; read-only."""
 
-    def content(self, index: int, /) -> bytes:
+    def content(self, index: int) -> bytes:
         """The bytes of one resource as received. Raises IndexError."""
 
     def rows(self) -> list[tuple[str, str | None, str | None, str | None, str | None]]:
@@ -1099,7 +1138,7 @@ class SegmentLog:
         """
 
     @staticmethod
-    def scan(folder: str, chain_id: str, keys: KeyStore) -> Iterator[tuple[str, int, Frame | Fault]]:
+    def scan(folder: str, chain_id: str, keys: KeyStore) -> FrameScan:
         """Walks every frame on disk, damaged or not: opens all sections, follows heights and links.
 
         Gives (file name, byte offset, frame or fault) and goes on after a bad frame where the next header stands. A
@@ -1218,6 +1257,12 @@ class Frame:
         Raises:
             NotFoundError: ``log.no_such_item``, ``log.erased``.
         """
+@final
+class FrameScan:
+    """The walk of `SegmentLog.scan`: (file name, byte offset, frame or fault), in the order on disk."""
+
+    def __iter__(self) -> FrameScan: ...
+    def __next__(self) -> tuple[str, int, Frame | Fault]: ...
 
 @final
 class Fault:

@@ -5,8 +5,8 @@ Runs in Rust without the GIL. The log grows here in memory only; whoever abandon
 
 from __future__ import annotations
 
-from ehrfast import _core
 from ehrfast._core import Block, Log, Trie, WriteSet
+from ehrfast._core import assemble as assemble_block
 from ehrfast.chain.execute import Execution
 from ehrfast.consensus.engine import Batch
 
@@ -24,7 +24,7 @@ def assemble(
     Raises:
         InvalidInputError: ``pack.root_mismatch`` when packs and attachments disagree.
     """
-    return _core.assemble(
+    return assemble_block(
         log,
         trie,
         chain_id=chain_id,

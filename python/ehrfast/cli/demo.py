@@ -131,7 +131,7 @@ def _read_and_prove(node: Node, doctor: Identity) -> _Way:
 
 def _tell_stages(node: Node, way: _Way, story: _Story) -> None:
     """The hand-overs of the block that holds the Observation, read back from the chain."""
-    from ehrfast._core import decode_block_leaf
+    from ehrfast.chain.recover import head_of
     from ehrfast.model.checkpoint import Checkpoint, Note
     from ehrfast.model.tlog_proof import TlogProof
 
@@ -143,7 +143,8 @@ def _tell_stages(node: Node, way: _Way, story: _Story) -> None:
     row = _row_of(transaction.args[_ROWS], checked)
     pack_root, wraps_root = transaction.attachments[row[6]]
     pack = block.pack(pack_root)
-    leaves = chain.segments.read(checked.height).leaves
+    frame = chain.segments.read(checked.height)
+    leaves = frame.leaves
     file, offset = chain.segments.locate(checked.height)
     proof = TlogProof.parse(way.evidence.text)
     checkpoint = Checkpoint.parse(Note.parse(proof.checkpoint).text)
@@ -174,7 +175,7 @@ def _tell_stages(node: Node, way: _Way, story: _Story) -> None:
         lane=_LANES[transaction.lane],
         block_height=checked.height,
         calls_in_block=len(block.calls),
-        engine_height=decode_block_leaf(leaves[-1]).engine_height,
+        engine_height=head_of(frame).engine_height,
     )
     story.part(
         "execute",
@@ -189,7 +190,7 @@ def _tell_stages(node: Node, way: _Way, story: _Story) -> None:
         "leaves for the log, and the state's new root",
         leaf_index=receipt.index,
         leaves_in_block=len(leaves),
-        state_root=decode_block_leaf(leaves[-1]).state_root.hex(),
+        state_root=head_of(frame).state_root.hex(),
     )
     story.part("commit", "one frame, appended and synced before anybody is told", file=Path(file).name, offset=offset)
     story.part(

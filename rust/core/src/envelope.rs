@@ -1082,18 +1082,13 @@ pub fn open_records(openings: &[Opening<'_>]) -> Result<Vec<Opened>, EnvelopeErr
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
-#[path = "../tests/pinned.rs"]
-mod pinned;
-
-#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use proptest::prelude::*;
     use zeroize::ZeroizeOnDrop;
 
-    use super::pinned::pinned;
     use super::*;
+    use crate::pinned::pinned;
 
     const ORIGIN: &str = "main-00000000000000000000000000000000";
 

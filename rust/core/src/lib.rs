@@ -18,3 +18,8 @@ pub mod simd;
 pub mod state;
 pub mod store;
 pub mod transaction;
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+#[path = "../tests/pinned.rs"]
+mod pinned;

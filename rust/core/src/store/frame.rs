@@ -633,15 +633,10 @@ impl Frame {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
-#[path = "../../tests/pinned.rs"]
-mod pinned;
-
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::pinned::pinned;
     use super::*;
+    use crate::pinned::pinned;
 
     fn header() -> Header {
         Header {

@@ -117,8 +117,11 @@ fn a_put_costs_one_sync() {
     assert_eq!((disk.syncs() - syncs, disk.operations() - operations), (1, 2));
 }
 
-/// What a run of the store does, step by step; each gives what must be there once it is acknowledged.
-fn steps() -> Vec<(fn(&KeyStore) -> Result<(), KeyStoreError>, fn(&mut Contents))> {
+/// One operation on the store, and what it changes in what must be there once it is acknowledged.
+type Step = (fn(&KeyStore) -> Result<(), KeyStoreError>, fn(&mut Contents));
+
+/// What a run of the store does, step by step.
+fn steps() -> Vec<Step> {
     fn add(contents: &mut Contents, kind: &str, ids: &[u8]) {
         contents.extend(ids.iter().map(|id| ((kind.to_owned(), vec![*id; 16]), value(*id))));
     }
