@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from ehrfast._core import KeyStore, LockFile, SigningKey, random_bytes
@@ -41,6 +43,8 @@ NODE_KIND: Final = "node"
 CHECKPOINT_KEY: Final = b"checkpoint"
 _SETTINGS: Final = "node.json"
 CUSTODIAL: Final = 1
+_CHAINS: Final = "chains"
+_UNFINISHED: Final = ".new"
 _ENGINE: Final = _solo.SoloEngine.name
 
 
@@ -53,6 +57,7 @@ class Settings:
     administrator: bytes
     gateway: bytes
     root_key: RootKeySource
+    main_chain: str
 
     def save(self, folder: Path) -> None:
         """Writes the settings, synced, in one step."""
@@ -62,6 +67,7 @@ class Settings:
             "organisation": self.organisation.hex(),
             "administrator": self.administrator.hex(),
             "gateway": self.gateway.hex(),
+            "main_chain": self.main_chain,
             "root_key": {"kind": self.root_key.kind, "path": self.root_key.path, "salt": self.root_key.salt.hex()},
         }
         written = folder / (_SETTINGS + ".new")
@@ -73,7 +79,7 @@ class Settings:
 
     @staticmethod
     def load(folder: Path) -> Settings:
-        """Reads them.
+        """Reads them; settings written before nodes had several chains name none, and their first one is meant.
 
         Raises:
             NotFoundError: ``node.not_there``.
@@ -83,16 +89,20 @@ class Settings:
             value = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
             root = value["root_key"]
             source = RootKeySource(root["kind"], root["path"], bytes.fromhex(root["salt"]))
+            main = value["main_chain"] if "main_chain" in value else _chain_names(folder)[0]
+            if not isinstance(main, str):
+                raise TypeError
             return Settings(
                 organisation_name=value["organisation_name"],
                 organisation=bytes.fromhex(value["organisation"]),
                 administrator=bytes.fromhex(value["administrator"]),
                 gateway=bytes.fromhex(value["gateway"]),
                 root_key=source,
+                main_chain=main,
             )
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("node.not_there", {"folder": str(folder)}) from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError):
             raise InvalidInputError("node.malformed_settings") from None
 
 
@@ -175,12 +185,15 @@ class Identities:
 class Node:
     """An open node. Build with `create` or `open`; close it, or use it in a ``with`` block."""
 
-    def __init__(self, folder: Path, settings: Settings, keys: KeyStore, lock: LockFile | None, chain: Chain) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, keys: KeyStore, lock: LockFile | None, chains: dict[str, Chain]
+    ) -> None:
         self.folder = folder
         self.settings = settings
         self._keys = keys
         self._lock = lock
-        self._chain = chain
+        self._chains = chains
+        self._chain = chain = chains[settings.main_chain]
         self._pid = os.getpid()
         self._closed = False
         self.signing_keys = SigningKeys(keys)
@@ -225,34 +238,13 @@ class Node:
         signing_keys.put(administrator)
         signing_keys.put(gateway)
         keys.put([(NODE_KIND, CHECKPOINT_KEY, signer.seed())])
-        settings = Settings(organisation, random_bytes(16), administrator.id, gateway.id, source)
-        runtime = Runtime(Registry.default())
-        admins = ((administrator.id, administrator.key.public_key),)
-        genesis = Genesis(
-            name=chain,
-            time_ms=wall_ms(),
-            engine=_ENGINE,
-            organisations=(Organisation(settings.organisation, admins, 1),),
-            governors=((administrator.key.public_key,), 1),
-            contract_set_hash=runtime.registry.contract_set_hash(),
-            python_minor=sys.version_info.minor,
-        )
-        signed = sign_genesis(genesis, [administrator.key])
-        Chain.create(path / "chains" / chain, signed, keys=keys, signer=signer, runtime=runtime)
+        settings = Settings(organisation, random_bytes(16), administrator.id, gateway.id, source, chain)
+        _found_chain(path, chain, settings, administrator=administrator, keys=keys, signer=signer)
         settings.save(path)
         keys.close()
         lock.release()
         node = Node.open(path)
-        enrolment = {
-            "identity": gateway.id,
-            "key": gateway.key.public_key,
-            "custody": CUSTODIAL,
-            "role": "gateway",
-            "from_ms": None,
-            "until_ms": None,
-            "subject": None,
-        }
-        node.call("identity", "enrol", enrolment)
+        node._enrol_gateway(chain)
         return node
 
     @staticmethod
@@ -280,33 +272,41 @@ class Node:
         path = Path(folder)
         settings = Settings.load(path)
         lock = None if read_only else LockFile.acquire(str(path / "lock"))
+        keys: KeyStore | None = None
+        chains: dict[str, Chain] = {}
         try:
             keys = KeyStore.open(str(path / "keys"), read_root_key(settings.root_key, path), read_only=read_only)
-            seed = keys.get(NODE_KIND, CHECKPOINT_KEY)
-            if seed is None:
-                raise NotFoundError("keys.missing", {"kind": NODE_KIND})
-            chain_folder = next(iter(sorted((path / "chains").iterdir())))
-            chain = Chain.open(
-                chain_folder,
-                keys=keys,
-                signer=SigningKey.from_seed(seed),
-                runtime=Runtime(Registry.default()),
-                read_only=read_only,
-                trust_clock=trust_clock,
-                progress=progress,
-            )
+            signer = _checkpoint_key(keys)
+            names = _chain_names(path)
+            if settings.main_chain not in names:
+                raise NotFoundError("chain.unknown", {"chain": settings.main_chain})
+            for name in names:
+                chains[name] = Chain.open(
+                    path / _CHAINS / name,
+                    keys=keys,
+                    signer=signer,
+                    runtime=Runtime(Registry.default()),
+                    read_only=read_only,
+                    trust_clock=trust_clock,
+                    progress=progress,
+                )
         except BaseException:
+            for chain in chains.values():
+                chain.close()
+            if keys is not None:
+                keys.close()
             if lock is not None:
                 lock.release()
             raise
-        return Node(path, settings, keys, lock, chain)
+        return Node(path, settings, keys, lock, chains)
 
     def close(self) -> None:
         """Commits what was submitted, then lets go of the folder."""
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
-        self._chain.close()
+        for chain in self._chains.values():
+            chain.close()
         self._keys.close()
         if self._lock is not None:
             self._lock.release()
@@ -327,6 +327,49 @@ class Node:
         """The main chain."""
         self._require_usable()
         return self._chain
+
+    @property
+    def chains(self) -> Mapping[str, Chain]:
+        """All chains of this node by name; sessions and records live on the main one."""
+        self._require_usable()
+        return MappingProxyType(self._chains)
+
+    def chain_named(self, name: str) -> Chain:
+        """One chain.
+
+        Raises:
+            NotFoundError: ``chain.unknown``.
+        """
+        found = self.chains.get(name)
+        if found is None:
+            raise NotFoundError("chain.unknown", {"chain": name})
+        return found
+
+    def add_chain(self, name: str) -> Chain:
+        """Begins another chain of this organisation: its own log and state, the same administrator and checkpoint key.
+
+        Args:
+            name: 1 to 17 of ``a-z0-9-``.
+
+        Raises:
+            InvalidInputError: ``genesis.name``.
+            ConflictError: ``chain.exists``.
+            UnavailableError: ``chain.read_only``.
+        """
+        self._require_usable()
+        if self._lock is None:
+            raise UnavailableError("chain.read_only")
+        if name in self._chains:
+            raise ConflictError("chain.exists", {"chain": name})
+        administrator = self.signing_keys.get(self.settings.administrator)
+        signer = _checkpoint_key(self._keys)
+        _found_chain(self.folder, name, self.settings, administrator=administrator, keys=self._keys, signer=signer)
+        chain = Chain.open(
+            self.folder / _CHAINS / name, keys=self._keys, signer=signer, runtime=Runtime(Registry.default())
+        )
+        self._chains[name] = chain
+        self._enrol_gateway(name)
+        return chain
 
     @property
     def verifier_key(self) -> str:
@@ -357,12 +400,22 @@ class Node:
         self._gate.catch_up()
         return report
 
-    def call(self, contract: str, method: str, arguments: object, *, by: Identity | None = None) -> None:
-        """Signs and runs one contract call, as the administrator unless told otherwise, and waits for its receipt."""
-        self._require_usable()
+    def call(
+        self, contract: str, method: str, arguments: object, *, by: Identity | None = None, chain: str | None = None
+    ) -> None:
+        """Signs and runs one contract call, as the administrator unless told otherwise, and waits for its receipt.
+
+        Args:
+            chain: its name; the main chain by default.
+
+        Raises:
+            NotFoundError: ``chain.unknown``.
+            EhrfastError: the call was refused or failed.
+        """
+        on = self.chain if chain is None else self.chain_named(chain)
         identity = self.settings.administrator if by is None else by.id
         key = self.signing_keys.get(identity).key
-        self._chain.submit(sign_call(self._chain, key, contract, method, arguments)).result()
+        on.submit(sign_call(on, key, contract, method, arguments)).result()
 
     def status(self) -> Status:
         """How the node stands at its last published block."""
@@ -385,10 +438,26 @@ class Node:
             clock_behind_ms=self._chain.clock.behind_ms(published.time_ms),
         )
 
-    def fsck(self, progress: Callable[[int, int], None] | None = None) -> FsckReport:
-        """Derives every hash, root, signature and state value again from the bytes on disk."""
-        self._require_usable()
-        return fsck(self._chain, progress)
+    def fsck(self, progress: Callable[[int, int], None] | None = None, *, chain: str | None = None) -> FsckReport:
+        """Derives every hash, root, signature and state value again from the bytes on disk.
+
+        Args:
+            chain: its name; the main chain by default.
+        """
+        return fsck(self.chain if chain is None else self.chain_named(chain), progress)
+
+    def _enrol_gateway(self, chain: str) -> None:
+        gateway = self.signing_keys.get(self.settings.gateway)
+        enrolment = {
+            "identity": gateway.id,
+            "key": gateway.key.public_key,
+            "custody": CUSTODIAL,
+            "role": "gateway",
+            "from_ms": None,
+            "until_ms": None,
+            "subject": None,
+        }
+        self.call("identity", "enrol", enrolment, chain=chain)
 
     def _posted_epoch(self, subject: bytes, record_class: str) -> bytes | None:
         arguments = {"subject": subject, "custodian": self.settings.organisation, "class_": record_class}
@@ -409,3 +478,46 @@ class Node:
 def _bytes_below(folder: Path) -> int:
     files: Iterable[Path] = (path for path in folder.rglob("*") if path.is_file())
     return sum(path.stat().st_size for path in files)
+
+
+def _found_chain(
+    folder: Path, name: str, settings: Settings, *, administrator: HeldIdentity, keys: KeyStore, signer: SigningKey
+) -> None:
+    """Writes a chain beside the others in one step: a crash leaves a folder that no chain can be called."""
+    runtime = Runtime(Registry.default())
+    admins = ((administrator.id, administrator.key.public_key),)
+    genesis = Genesis(
+        name=name,
+        time_ms=wall_ms(),
+        engine=_ENGINE,
+        organisations=(Organisation(settings.organisation, admins, 1),),
+        governors=((administrator.key.public_key,), 1),
+        contract_set_hash=runtime.registry.contract_set_hash(),
+        python_minor=sys.version_info.minor,
+    )
+    signed = sign_genesis(genesis, [administrator.key])
+    unfinished = folder / _CHAINS / (name + _UNFINISHED)
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    Chain.create(unfinished, signed, keys=keys, signer=signer, runtime=runtime)
+    unfinished.rename(folder / _CHAINS / name)
+    _sync_folder(folder / _CHAINS)
+
+
+def _chain_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / _CHAINS).iterdir() if path.is_dir() and path.suffix != _UNFINISHED)
+
+
+def _checkpoint_key(keys: KeyStore) -> SigningKey:
+    seed = keys.get(NODE_KIND, CHECKPOINT_KEY)
+    if seed is None:
+        raise NotFoundError("keys.missing", {"kind": NODE_KIND})
+    return SigningKey.from_seed(seed)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
