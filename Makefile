@@ -7,7 +7,7 @@ PROFILE := release
 export PYTHONPATH := python
 export PYTHONWARNINGS := default
 
-.PHONY: help tools setup build demo test verify fix rust-test python-test wheel bench walk clean
+.PHONY: help tools setup build demo test verify fix rust-test python-test wheel bench profile walk clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -40,9 +40,14 @@ rust-test: tools
 python-test: build
 	$(BIN)/python -m pytest -q tests
 
-## make bench   the benchmarks, with their rivals in the same run
+## make bench   the benchmarks, with their rivals in the same run; ONLY=row for one, QUICK=1 for a look
 bench: build
-	$(BIN)/python -m pytest -q benches --benchmark-only
+	QUICK=$(QUICK) $(BIN)/python -m benches.report run $(if $(ONLY),--only $(ONLY))
+
+## make profile where the time of each benchmark goes; ROW=row for one
+profile: build
+	$(BIN)/python -m benches.profile $(ROW)
+	$(if $(wildcard benches/results/latest.json),$(BIN)/python -m benches.report write)
 
 ## make walk    prints the way of one Observation through the stages, and writes docs/walk.md
 walk: build

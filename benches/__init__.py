@@ -1,0 +1,1 @@
+"""Benchmarks: each row beside its rivals on the same work in the same run."""

@@ -1,0 +1,177 @@
+"""The work of the rows: seeded keys and messages, chains of a small contract, FHIR files. The profiles use it too."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from ehrfast import Node
+from ehrfast._core import KeyStore, SigningKey, Transaction, sign_transactions, verify_signatures
+from ehrfast.chain.admit import Submission
+from ehrfast.chain.chain import Chain
+from ehrfast.chain.clock import wall_ms
+from ehrfast.consensus.lanes import ROUTINE
+from ehrfast.consensus.solo import SoloEngine
+from ehrfast.contracts.registry import Registry
+from ehrfast.contracts.runtime import Runtime
+from ehrfast.model.genesis import Genesis, Organisation, sign_genesis
+from ehrfast.synthetic import generate_bundles
+
+from benches.baselines.signatures import Signed
+
+QUICK = os.environ.get("QUICK", "") not in ("", "0")
+SHARED = Path(os.environ.get("EHRFAST_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+BATCH = 1024
+MESSAGE_BYTES = 256
+REGISTERED_KEYS = 16
+TASKS = 64
+SIGNERS = 16
+EXPIRES_AFTER_MS = 50 * 60 * 1000
+CONTRACT = "tests.contracts_toy.counter"
+
+
+def seeded_key(name: str, number: int) -> SigningKey:
+    """A signing key that is the same in every run."""
+    return SigningKey.from_seed(sha256(f"{name} {number}".encode()).digest())
+
+
+def signed_messages(name: str, keys: int, count: int = BATCH) -> list[Signed]:
+    """Messages of 256 bytes, each signed by one of so many keys in turn."""
+    signers = [seeded_key(name, number) for number in range(keys)]
+    messages = [(f"{name} {number} ".encode() * MESSAGE_BYTES)[:MESSAGE_BYTES] for number in range(count)]
+    return [
+        (signers[number % keys].public_key, message, signers[number % keys].sign(message))
+        for number, message in enumerate(messages)
+    ]
+
+
+def fresh_messages(count: int = BATCH) -> list[Signed]:
+    """The same under keys that no signature was ever checked with, one for each message."""
+    made = []
+    for number in range(count):
+        key = SigningKey.generate()
+        message = (f"fresh {number} ".encode() * MESSAGE_BYTES)[:MESSAGE_BYTES]
+        made.append((key.public_key, message, key.sign(message)))
+    return made
+
+
+Columns = tuple[bytes, bytes, "np.ndarray[tuple[int], np.dtype[np.uint64]]", bytes]
+
+
+def columns(signed: Sequence[Signed]) -> Columns:
+    """Keys, messages, offsets and signatures, each one after another."""
+    offsets = np.zeros(len(signed) + 1, dtype=np.uint64)
+    np.cumsum([len(message) for _, message, _ in signed], out=offsets[1:])
+    keys, messages, signatures = (b"".join(part) for part in zip(*signed, strict=True))
+    return keys, messages, offsets, signatures
+
+
+def verify_columns(keys: bytes, messages: bytes, offsets: object, signatures: bytes) -> None:
+    """Checks a batch; every verdict must hold."""
+    verdicts = verify_signatures(keys, messages, offsets, signatures)  # type: ignore[arg-type]
+    if not verdicts.all():
+        raise AssertionError("a good signature was refused")
+
+
+class CounterChain:
+    """A chain of its own with the counter contract, and signers that are not enrolled: the contract asks for none."""
+
+    def __init__(self, folder: Path) -> None:
+        keys = KeyStore.create(str(folder / "keys"), bytes(range(32)))
+        signer = seeded_key("checkpoint", 0)
+        runtime = Runtime(Registry([CONTRACT]))
+        genesis = Genesis(
+            name="bench",
+            time_ms=wall_ms(),
+            engine=SoloEngine.name,
+            organisations=(Organisation(bytes(16), ((bytes(16), signer.public_key),), 1),),
+            governors=((signer.public_key,), 1),
+            contract_set_hash=runtime.registry.contract_set_hash(),
+            python_minor=sys.version_info.minor,
+        )
+        Chain.create(folder / "chain", sign_genesis(genesis, [signer]), keys=keys, signer=signer, runtime=runtime)
+        self.chain = Chain.open(folder / "chain", keys=keys, signer=signer, runtime=runtime)
+        self._keys = keys
+        self._signers = [seeded_key("writer", number) for number in range(SIGNERS)]
+
+    def sign(self, count: int) -> list[Submission]:
+        """Signed calls as they would arrive, from the signers in turn."""
+        each = -(-count // SIGNERS)
+        expires = wall_ms() + EXPIRES_AFTER_MS
+        made: list[list[Transaction]] = []
+        for number, key in enumerate(self._signers):
+            called = {"name": f"counter_{number}", "amount": 1}
+            arguments = self.chain.runtime.encode_arguments("counter", "add", called)
+            made.append(
+                sign_transactions(
+                    key, self.chain.chain_id, "counter", "add", [arguments] * each, lane=ROUTINE, expires=expires
+                )
+            )
+        turns = [transaction for turn in zip(*made, strict=True) for transaction in turn]
+        return [Submission(transaction.received) for transaction in turns[:count]]
+
+    def submit_many(self, submissions: Sequence[Submission]) -> None:
+        """Hands all in at once and waits until each is executed, synced and under a signed checkpoint."""
+        self.chain.submit_many(submissions).results(timeout=120)
+
+    def submit_by_tasks(self, submissions: Sequence[Submission]) -> None:
+        """64 asyncio tasks, each waiting for its receipt before it sends the next."""
+
+        async def writer(mine: Sequence[Submission]) -> None:
+            for submission in mine:
+                await self.chain.submit(submission.transaction)
+
+        async def all_writers() -> None:
+            await asyncio.gather(*(writer(submissions[number::TASKS]) for number in range(TASKS)))
+
+        asyncio.run(all_writers())
+
+    def submit_alone(self, submissions: Sequence[Submission]) -> None:
+        """One writer, one transaction at a time."""
+        for submission in submissions:
+            self.chain.submit(submission.transaction).result(timeout=60)
+
+    def close(self) -> None:
+        """Lets go of the folder."""
+        self.chain.close()
+        self._keys.close()
+
+
+def fhir_files(folder: Path) -> tuple[str, list[Path]]:
+    """The Synthea Bundles beside this repository, or as many generated patients; with what they are called."""
+    synthea = sorted((SHARED / "data" / "synthea").glob("*.json.gz"))
+    if synthea:
+        return "Synthea", synthea[:12] if QUICK else synthea
+    folder.mkdir()
+    made = []
+    for number, bundle in enumerate(generate_bundles(12 if QUICK else 60)):
+        made.append(folder / f"{number}.json")
+        made[-1].write_bytes(bundle)
+    return "generated", made
+
+
+def import_once(node: Node, files: Sequence[Path]) -> int:
+    """Imports the files into a node; gives the resources taken."""
+    report = node.import_fhir(*files)
+    if report.rejected or report.unchanged:
+        raise AssertionError("the import is not of new, good resources only")
+    return report.resources
+
+
+def fsync_median_ms(folder: Path, rounds: int = 101) -> float:
+    """What one synced append of 4 KiB costs here, without anything around it."""
+    taken = []
+    with (folder / "sync").open("ab", buffering=0) as target:
+        for _ in range(rounds):
+            target.write(bytes(4096))
+            start = time.perf_counter()
+            os.fdatasync(target.fileno())
+            taken.append((time.perf_counter() - start) * 1000)
+    return statistics.median(taken)
