@@ -5,6 +5,7 @@ One process owns a folder for writing; another may open it read-only. After a fo
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ from ehrfast.chain.fsck import FsckReport, fsck
 from ehrfast.consensus import solo as _solo  # registers the engine
 from ehrfast.contracts.registry import Registry
 from ehrfast.contracts.runtime import Runtime
-from ehrfast.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from ehrfast.errors import ConflictError, EhrfastError, InvalidInputError, NotFoundError, UnavailableError
 from ehrfast.keys.root_key import RootKeySource, choose_source, make_key_file, read_root_key
 from ehrfast.keys.signing import HeldIdentity, SigningKeys
 from ehrfast.keys.subjects import Subjects
@@ -146,6 +147,7 @@ class Identities:
             raise InvalidInputError("role.unknown", {"known": sorted(ROLES)})
         if (role == "patient") != (patient is not None):
             raise InvalidInputError("identity.patient_needed")
+        self._node.chain.require_writable()  # before a key is kept that the chain would never hear of
         subject = None if patient is None else self._node.subjects.of(patient).id
         key = SigningKey.generate()
         held = HeldIdentity(random_bytes(16), role, key, name)
@@ -221,12 +223,37 @@ class Node:
 
         Raises:
             ConflictError: ``node.exists``: the folder is not empty.
+            UnavailableError: ``store.full``, ``store.read_only`` or ``store.io``; what was made is removed again.
         """
         path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise ConflictError("node.exists", {"folder": str(path)})
-        lock = LockFile.acquire(str(path / "lock"))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise ConflictError("node.exists", {"folder": str(path)})
+            lock = LockFile.acquire(str(path / "lock"))
+        except OSError as error:
+            raise _unavailable(error) from None
+        try:
+            Node._make(path, organisation, chain, root_key)
+        except BaseException as error:
+            _remove_contents(path)
+            if isinstance(error, OSError) and not isinstance(error, EhrfastError):
+                raise _unavailable(error) from None
+            raise
+        finally:
+            lock.release()
+        node = Node.open(path)
+        try:
+            node._enrol_gateway(chain)
+        except BaseException:
+            node.close()
+            _remove_contents(path)
+            raise
+        return node
+
+    @staticmethod
+    def _make(path: Path, organisation: str, chain: str, root_key: RootKeySource | None) -> None:
+        """Keys, genesis, block 0 and, last of all, the settings that make the folder a node."""
         source = root_key or choose_source()
         if source.kind == "file" and not (path / source.path).exists():
             make_key_file(path / source.path)
@@ -242,10 +269,6 @@ class Node:
         _found_chain(path, chain, settings, administrator=administrator, keys=keys, signer=signer)
         settings.save(path)
         keys.close()
-        lock.release()
-        node = Node.open(path)
-        node._enrol_gateway(chain)
-        return node
 
     @staticmethod
     def open(
@@ -473,6 +496,24 @@ class Node:
             raise UnavailableError("node.forked")
         if self._closed:
             raise UnavailableError("node.closed")
+
+
+def _remove_contents(folder: Path) -> None:
+    """Takes back a node that could not be made; the folder was empty before."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _unavailable(error: OSError) -> UnavailableError:
+    """The file system's refusal, in the words the stores use."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UnavailableError("store.full", {"errno": error.errno})
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return UnavailableError("store.read_only", {"errno": error.errno})
+    return UnavailableError("store.io", {"errno": error.errno})
 
 
 def _bytes_below(folder: Path) -> int:

@@ -72,6 +72,7 @@ class AuditWriter:
         """
         if not drafts:
             return
+        self._chain.require_writable()
         ticket = _Ticket(drafts, lane)
         with self._condition:
             self._queue.append(ticket)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import BinaryIO, Final, cast
 
 from ehrfast._core import Resources, SigningKey, split_ndjson, split_resources
 from ehrfast.access.write import Incoming, RecordWriter, split
@@ -24,6 +24,10 @@ from ehrfast.errors import ConflictError, EhrfastError, InvalidInputError, NotFo
 SUFFIXES: Final = (".json", ".ndjson", ".json.gz", ".ndjson.gz", ".jsonl", ".jsonl.gz")
 MAX_DOCUMENT_BYTES: Final = 1 << 30
 NDJSON_BLOCK_BYTES: Final = 2 * 1024 * 1024
+MAX_LINE_BYTES: Final = 32 * 1024 * 1024
+"""What is kept of one NDJSON line; no resource comes near it, and an endless line must not fill the memory."""
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _UNDER_WAY: Final = 8
 
 
@@ -32,13 +36,13 @@ class Rejected:
     """One file or entry that was not taken.
 
     Args:
-        file: as it was named.
+        file: as it was named; not in the repr, as file names often hold a patient's.
         entry: its number in the Bundle, or None for the whole file.
         code: stable code.
         message: what to do about it.
     """
 
-    file: str
+    file: str = field(repr=False)
     entry: int | None
     code: str
     message: str
@@ -102,11 +106,11 @@ class Importer:
             UnavailableError: the chain stopped writing; what was acknowledged stays.
         """
         started = monotonic()
-        files = find_files(paths)
+        files = self._find(paths)
         for number, file in enumerate(files):
             try:
-                for resources in read_documents(file):
-                    self._take(str(file), resources)
+                for first_entry, resources in read_documents(file):
+                    self._take(str(file), first_entry, resources)
             except InvalidInputError as error:
                 self._reject(str(file), None, error)
             if progress is not None:
@@ -121,9 +125,20 @@ class Importer:
             monotonic() - started,
         )
 
-    def _take(self, file: str, resources: Resources) -> None:
+    def _find(self, paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+        found: list[Path] = []
+        for path, files in find_files(paths):
+            if not files:
+                self._reject(str(path), None, InvalidInputError("import.no_fhir_files"))
+            found += files
+        return found
+
+    def _take(self, file: str, first_entry: int, resources: Resources | None) -> None:
+        if resources is None:
+            self._reject(file, first_entry, InvalidInputError("fhir.resource_too_large"))
+            return
         for entry, code in resources.rejected():
-            self._rejected.append(Rejected(file, entry, code, _MESSAGES.get(code, "see the code")))
+            self._rejected.append(Rejected(file, first_entry + entry, code, _MESSAGES.get(code, "see the code")))
         parts = split(self._writer.describe(resources))
         self._split += len(parts) > 1
         data = resources.data
@@ -165,54 +180,104 @@ class Importer:
         self._rejected.append(Rejected(file, entry, error.code, _MESSAGES.get(error.code, str(error))))
 
 
-def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The files to import: those named, and in folders those with a FHIR file's ending, in the order of their names.
+def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, list[Path]]]:
+    """The files to import, by the path they were found at: the file itself, or what ends like a FHIR file in a folder.
 
     Raises:
-        NotFoundError: ``import.no_such_file``.
+        NotFoundError: ``import.no_such_file``, with the position of the path; its name could be a patient's.
     """
-    found: list[Path] = []
-    for name in paths:
+    found: list[tuple[Path, list[Path]]] = []
+    for position, name in enumerate(paths):
         path = Path(name)
         if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(SUFFIXES))
+            inside = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(SUFFIXES))
+            found.append((path, inside))
         elif path.is_file():
-            found.append(path)
+            found.append((path, [path]))
         else:
-            raise NotFoundError("import.no_such_file", {"file": str(path)})
+            raise NotFoundError("import.no_such_file", {"position": position})
     return found
 
 
-def read_documents(file: Path) -> Iterator[Resources]:
-    """The documents of one file: one for JSON, blocks of lines for NDJSON.
+def read_documents(file: Path) -> Iterator[tuple[int, Resources | None]]:
+    """The documents of one file, each with the number of its first entry: one for JSON, blocks of lines for NDJSON.
+
+    None stands for a line that is longer than any resource may be.
 
     Raises:
-        InvalidInputError: ``import.truncated_gzip``, ``import.not_gzip``, ``import.too_large`` or a code of the
-        splitter.
+        InvalidInputError: ``import.empty_file``, ``import.not_gzip``, ``import.truncated_gzip``,
+            ``import.damaged_gzip``, ``import.unreadable``, ``import.byte_order_mark``, ``import.too_large``
+            or a code of the splitter.
     """
-    zipped = file.name.endswith(".gz")
     lines = file.name.removesuffix(".gz").endswith((".ndjson", ".jsonl"))
     try:
-        with gzip.open(file, "rb") if zipped else file.open("rb") as source:
+        with _open(file) as source:
             if lines:
-                while block := source.readlines(NDJSON_BLOCK_BYTES):
-                    yield split_ndjson(b"".join(block))
+                for first_line, block in _blocks(source):
+                    yield first_line, None if block is None else split_ndjson(block)
                 return
             data = source.read(MAX_DOCUMENT_BYTES + 1)
     except EOFError:
         raise InvalidInputError("import.truncated_gzip") from None
     except (gzip.BadGzipFile, zlib.error):
-        raise InvalidInputError("import.not_gzip") from None
+        raise InvalidInputError("import.damaged_gzip") from None
+    except OSError as error:
+        raise InvalidInputError("import.unreadable", {"errno": error.errno}) from None
     if len(data) > MAX_DOCUMENT_BYTES:
         raise InvalidInputError("import.too_large", {"limit": MAX_DOCUMENT_BYTES})
-    yield split_resources(data)
+    if not data:
+        raise InvalidInputError("import.empty_file")
+    if data.startswith(_BYTE_ORDER_MARK):
+        raise InvalidInputError("import.byte_order_mark")
+    yield 0, split_resources(data)
+
+
+def _open(file: Path) -> BinaryIO:
+    if not file.name.endswith(".gz"):
+        return file.open("rb")
+    with file.open("rb") as stored:
+        head = stored.read(len(_GZIP_MAGIC))
+    if not head:
+        raise InvalidInputError("import.empty_file")
+    if not _GZIP_MAGIC.startswith(head):
+        raise InvalidInputError("import.not_gzip")
+    return cast(BinaryIO, gzip.open(file, "rb"))
+
+
+def _blocks(source: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Whole lines, some MiB at a time, with the number of the first; None stands for one line too long to be kept."""
+    line, kept, overlong = 0, b"", False
+    while piece := source.read(NDJSON_BLOCK_BYTES):
+        end = piece.rfind(b"\n") + 1
+        if not end:
+            overlong = overlong or len(kept) + len(piece) > MAX_LINE_BYTES
+            kept = b"" if overlong else kept + piece
+            continue
+        start = 0
+        if overlong:
+            yield line, None
+            line, start, overlong = line + 1, piece.index(b"\n") + 1, False
+        block, kept = kept + piece[start:end], piece[end:]
+        yield line, block
+        line += block.count(b"\n")
+    if kept or overlong:
+        yield line, None if overlong else kept
 
 
 _MESSAGES: Final = {
     "import.truncated_gzip": "the gzip file ends in the middle: copy it again",
     "import.not_gzip": "the file is not gzip although its name ends in .gz",
+    "import.damaged_gzip": "the gzip file's check does not match: copy it again",
+    "import.unreadable": "the file could not be read",
+    "import.empty_file": "the file is empty",
+    "import.byte_order_mark": "the file begins with a byte order mark: save it as UTF-8 without one",
+    "import.too_large": "a JSON file may have 1 GiB: write it as NDJSON",
+    "import.no_fhir_files": "no file in this folder ends like a FHIR file: .json, .ndjson, .jsonl, each also with .gz",
     "fhir.invalid_json": "not JSON: the offset in the details is where it stops making sense",
     "fhir.not_fhir": "no resourceType: this is not a FHIR resource",
     "fhir.resource_too_large": "a resource may have 16 MiB",
+    "fhir.unknown_type": "no resource of FHIR R4 has this type",
+    "fhir.invalid_utf8": "the file is not UTF-8 throughout",
+    "fhir.too_deep": "a resource may be nested 64 levels deep",
     "fhir.duplicate_full_url": "two entries of the Bundle have the same fullUrl",
 }

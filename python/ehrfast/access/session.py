@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from builtins import list as ListOf  # inside `Session` the name `list` is its method
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from ehrfast._core import SigningKey, random_bytes, split_resources
 from ehrfast.access.gate import Gate, Principal
 from ehrfast.access.write import RecordWriter
 from ehrfast.chain.pending import PendingReceipt
-from ehrfast.errors import ConflictError, DeniedError, InvalidInputError, NotFoundError
+from ehrfast.errors import ConflictError, DeniedError, InvalidInputError, NotFoundError, UnavailableError
 from ehrfast.fhir.json import dumps, loads
 from ehrfast.model.identity import PURPOSES, Identity
 from ehrfast.model.proof import Evidence
@@ -72,6 +73,7 @@ class Session:
         self._purpose = purpose
         self._key = key
         self._open = True
+        self._pid = os.getpid()
         gate.principal(identity.id)
 
     def __enter__(self) -> Session:
@@ -158,9 +160,10 @@ class Session:
         self._require_open()
         if self._key is None:
             raise DeniedError("identity.key_not_held")
-        incoming = self._writer.describe(split_resources(content))
-        if len(incoming) != 1 or incoming[0].end - incoming[0].start > len(content):
+        resources = split_resources(content)
+        if resources.kind != "resource":
             raise InvalidInputError("fhir.not_one_resource")
+        incoming = self._writer.describe(resources)
         self._gate.catch_up()
         reference = incoming[0].reference
         exists = self._gate.index.current(reference)
@@ -200,6 +203,8 @@ class Session:
         return principal
 
     def _require_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise UnavailableError("node.forked")
         if not self._open:
             raise InvalidInputError("session.closed")
 

@@ -20,12 +20,14 @@ from ehrfast.chain.pending import PendingReceipt
 from ehrfast.consensus.lanes import ROUTINE
 from ehrfast.fhir.references import resolve
 from ehrfast.keys.subjects import Subjects
-from ehrfast.records.classes import class_of
+from ehrfast.records.classes import INDEX, class_of
 from ehrfast.records.index.memory import Entry, RecordIndex
 from ehrfast.records.seal import DIGEST_BYTES, Draft, seal
 
 MAX_RECORDS: Final = 700
 """Records of one transaction; its arguments stay below 256 KiB."""
+MAX_EPOCHS: Final = 700
+"""Class keys that one transaction can post."""
 MAX_CONTENT_BYTES: Final = 4 * 1024 * 1024
 """Plaintext of one transaction, unless a single resource is larger."""
 
@@ -73,6 +75,7 @@ class RecordWriter:
         self._index = index
         self._lock = threading.Lock()
         self._under_way: dict[str, _UnderWay] = {}
+        self._submitted_patients: dict[str, str] = {}
 
     def describe(self, resources: Resources) -> list[Incoming]:
         """What a document holds: references, patients and digests of its resources, in entry order.
@@ -99,7 +102,7 @@ class RecordWriter:
             Incoming(
                 reference,
                 row[0],
-                reference if row[0] == "Patient" else resolve(row[3], within, self._index.full_url),
+                reference if row[0] == "Patient" else resolve(row[3], within, self._patient_called),
                 row[2],
                 limits[number][0],
                 limits[number][1],
@@ -118,6 +121,7 @@ class RecordWriter:
             incoming: at most `MAX_RECORDS`.
             key: of the author.
         """
+        self._chain.require_writable()
         self._join_patients(incoming)
         with self._lock:
             drafts = self._plan(incoming)
@@ -169,10 +173,17 @@ class RecordWriter:
 
     def _join_patients(self, incoming: Sequence[Incoming]) -> None:
         """A Patient resource joins the subject drawn for whoever referred to it earlier by its fullUrl."""
+        for url in [url for url in self._submitted_patients if self._index.full_url(url) is not None]:
+            del self._submitted_patients[url]
         for item in incoming:
-            joins = item.resource_type == "Patient" and self._subjects.known(item.reference) is None
-            if joins and item.full_url is not None and self._subjects.known(item.full_url) is not None:
-                self._subjects.join(item.full_url, item.reference)
+            if item.resource_type == "Patient" and item.full_url is not None:
+                self._submitted_patients[item.full_url] = item.reference
+                if self._subjects.known(item.reference) is None and self._subjects.known(item.full_url) is not None:
+                    self._subjects.join(item.full_url, item.reference)
+
+    def _patient_called(self, url: str) -> str | None:
+        """Whom a fullUrl stands for, patients counted whose transactions the index has not seen yet."""
+        return self._index.full_url(url) or self._submitted_patients.get(url)
 
     def _settled(self, drafts: Sequence[Draft], settled: PendingReceipt) -> None:
         applied = settled.applied()
@@ -192,17 +203,23 @@ class RecordWriter:
 
 
 def split(incoming: Sequence[Incoming]) -> list[Sequence[Incoming]]:
-    """Cuts a document into parts that fit one transaction each, in order."""
+    """Cuts a document into parts that fit one transaction each, in order.
+
+    Each patient new to a transaction may need two class keys posted with it, one for the record and one for the index;
+    those are counted as if none were known yet.
+    """
     parts: list[Sequence[Incoming]] = []
     first, size = 0, 0
+    keys: set[tuple[str | None, str]] = set()
     for number, item in enumerate(incoming):
-        grown = size + item.end - item.start
-        if number > first and (number - first == MAX_RECORDS or grown > MAX_CONTENT_BYTES):
+        wanted = {(item.patient, class_of(item.resource_type)), (item.patient, INDEX)}
+        size += item.end - item.start
+        full = number - first == MAX_RECORDS or size > MAX_CONTENT_BYTES or len(keys) + len(wanted - keys) > MAX_EPOCHS
+        if number > first and full:
             parts.append(incoming[first:number])
-            first, grown = number, item.end - item.start
-        size = grown
+            first, size = number, item.end - item.start
+            keys.clear()
+        keys |= wanted
     if first < len(incoming):
         parts.append(incoming[first:])
     return parts
-
-

@@ -6,6 +6,7 @@ write: what was acknowledged is safe, what was not is unknown to its sender and 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -120,6 +121,7 @@ class Chain:
         self._subscriptions: list[Subscription] = []
         self._failure: EhrfastError | None = None
         self._closed = False
+        self._pid = os.getpid()
         self._earliest_timer = runtime.earliest_timer(StateView(self._state))
         self._engine = engine
         self._admission: threading.Thread | None = None
@@ -227,15 +229,26 @@ class Chain:
             self._intake.put(entries)
         return PendingReceipts([pending for _, pending in entries])
 
+    def require_writable(self) -> None:
+        """Returns while the chain takes transactions; asked before anything is prepared for one.
+
+        Raises:
+            UnavailableError: ``node.forked``, ``chain.read_only``, ``chain.closed``, ``chain.stopped`` with its cause.
+        """
+        if os.getpid() != self._pid:
+            raise UnavailableError("node.forked")
+        if self._failure is not None:
+            raise UnavailableError("chain.stopped", {"cause": self._failure.code})
+        if self._closed or self._engine is None:
+            raise UnavailableError("chain.closed" if self._closed else "chain.read_only")
+
     def _make_room(self, submissions: Sequence[Submission]) -> None:
+        self.require_writable()  # before the lock: in a forked child nobody would ever release it
         size = _packed(submissions)
         deadline = monotonic() + SUBMIT_TIMEOUT_S
         with self._settled:
             while True:
-                if self._failure is not None:
-                    raise UnavailableError("chain.stopped", {"cause": self._failure.code})
-                if self._closed or self._engine is None:
-                    raise UnavailableError("chain.closed" if self._closed else "chain.read_only")
+                self.require_writable()
                 if not self._waiting or (
                     self._waiting + len(submissions) <= MAX_PENDING and self._waiting_bytes + size <= MAX_PENDING_BYTES
                 ):
@@ -301,6 +314,8 @@ class Chain:
             self._lanes.add(admitted)
             if self._engine is not None:
                 self._engine.wake()
+        if self._failure is not None:  # it stopped meanwhile: what was added since would wait for ever
+            self._refuse_waiting(UnavailableError("chain.stopped", {"cause": self._failure.code}))
 
     def _hint(self, item: Admitted, steady: bool) -> str | None:
         """What published state already tells; execution judges again."""

@@ -35,7 +35,7 @@ def loads(content: bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(content, parse_float=ExactDecimal, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, ArithmeticError):  # the last: an exponent beyond any decimal
         raise InvalidInputError("fhir.invalid_json") from None
     if not isinstance(value, dict):
         raise InvalidInputError("fhir.not_fhir")
@@ -51,7 +51,10 @@ def dumps(resource: dict[str, Any]) -> bytes:
     """
     parts: list[str] = []
     _write(resource, parts, 64)
-    return "".join(parts).encode()
+    try:
+        return "".join(parts).encode()
+    except UnicodeEncodeError:  # half a surrogate pair; the exception would quote the text
+        raise InvalidInputError("fhir.unsupported_value") from None
 
 
 def _write(value: object, parts: list[str], depth: int) -> None:

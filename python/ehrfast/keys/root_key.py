@@ -73,7 +73,9 @@ def read_root_key(source: RootKeySource, folder: Path, environment: Mapping[str,
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="ascii")
-    except (FileNotFoundError, UnicodeDecodeError):
+    except UnicodeDecodeError:
+        raise InvalidInputError("root_key.malformed") from None
+    except OSError:
         raise NotFoundError("root_key.missing", {"source": "file"}) from None
     if mode & 0o077:
         raise DeniedError("root_key.exposed", {"mode": oct(mode & 0o777)})
