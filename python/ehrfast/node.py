@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
+from weakref import WeakSet
 
 from ehrfast._core import KeyStore, LockFile, SigningKey, random_bytes
 from ehrfast.access.audit import AuditWriter
@@ -198,6 +199,7 @@ class Node:
         self._chain = chain = chains[settings.main_chain]
         self._pid = os.getpid()
         self._closed = False
+        _OPEN.add(self)
         self.signing_keys = SigningKeys(keys)
         self.subjects = Subjects(keys, settings.organisation, self._posted_epoch)
         self.identities = Identities(self)
@@ -514,6 +516,19 @@ def _unavailable(error: OSError) -> UnavailableError:
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return UnavailableError("store.read_only", {"errno": error.errno})
     return UnavailableError("store.io", {"errno": error.errno})
+
+
+_OPEN: Final[WeakSet[Node]] = WeakSet()
+
+
+def _leave_locks_to_parent() -> None:
+    """A forked child closes its copies of the locks' descriptors, so that a lock ends with the process that took it."""
+    for node in _OPEN:
+        if node._lock is not None:
+            node._lock.release()
+
+
+os.register_at_fork(after_in_child=_leave_locks_to_parent)
 
 
 def _bytes_below(folder: Path) -> int:

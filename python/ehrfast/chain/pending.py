@@ -6,10 +6,12 @@ All pending receipts of a chain share one condition: a block settles a thousand 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from time import monotonic
-from typing import overload
+from typing import Final, overload
 
 from ehrfast.errors import (
     ConflictError,
@@ -20,6 +22,8 @@ from ehrfast.errors import (
     VerificationError,
 )
 from ehrfast.model.receipt import Receipt
+
+_journal: Final = logging.getLogger("ehrfast.chain")
 
 
 class PendingReceipt:
@@ -72,7 +76,7 @@ class PendingReceipt:
             if self._outcome is None:
                 self._callbacks = [*(self._callbacks or ()), callback]
                 return
-        callback(self)
+        _call(callback, self)
 
     def __await__(self) -> Generator[object, None, Receipt]:
         loop = asyncio.get_running_loop()
@@ -83,7 +87,8 @@ class PendingReceipt:
                 woken.set_result(None)
 
         def wake(_: PendingReceipt) -> None:
-            loop.call_soon_threadsafe(finish)
+            with suppress(RuntimeError):  # the loop is closed: whoever waited gave up before the block was there
+                loop.call_soon_threadsafe(finish)
 
         self.add_done_callback(wake)
         yield from woken
@@ -127,7 +132,15 @@ def settle(settled: threading.Condition, outcomes: Sequence[tuple[PendingReceipt
         settled.notify_all()
     for pending, callbacks in called:
         for callback in callbacks:
-            callback(pending)
+            _call(callback, pending)
+
+
+def _call(callback: Callable[[PendingReceipt], None], pending: PendingReceipt) -> None:
+    """A callback is the caller's code on the thread that commits: what it raises must not stop the chain."""
+    try:
+        callback(pending)
+    except Exception as error:  # named without its text, which is not ours and may be about a patient
+        _journal.error("a callback of a receipt raised %s", type(error).__name__)
 
 
 _REFUSALS: dict[str, type[EhrfastError]] = {
