@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Final
 from weakref import WeakSet
 
-from ehrfast._core import KeyStore, LockFile, SigningKey, random_bytes
+from ehrfast._core import KeyStore, LockFile, SigningKey, StateDb, random_bytes
 from ehrfast.access.audit import AuditWriter
 from ehrfast.access.gate import Gate
 from ehrfast.access.import_fhir import Importer, ImportReport
@@ -27,6 +27,7 @@ from ehrfast.access.write import RecordWriter
 from ehrfast.chain.chain import Chain
 from ehrfast.chain.clock import wall_ms
 from ehrfast.chain.fsck import FsckReport, fsck
+from ehrfast.chain.recover import STATE_KEY_KIND
 from ehrfast.consensus import solo as _solo  # registers the engine
 from ehrfast.contracts.registry import Registry
 from ehrfast.contracts.runtime import Runtime
@@ -35,7 +36,7 @@ from ehrfast.keys.root_key import RootKeySource, choose_source, make_key_file, r
 from ehrfast.keys.signing import HeldIdentity, SigningKeys
 from ehrfast.keys.subjects import Subjects
 from ehrfast.model.checkpoint import verifier_key
-from ehrfast.model.genesis import Genesis, Organisation, sign_genesis
+from ehrfast.model.genesis import Genesis, Organisation, open_genesis, sign_genesis
 from ehrfast.model.identity import ROLES, Identity, parse_id
 from ehrfast.records.index.memory import RecordIndex
 
@@ -469,7 +470,38 @@ class Node:
         Args:
             chain: its name; the main chain by default.
         """
-        return fsck(self.chain if chain is None else self.chain_named(chain), progress)
+        return (self.chain if chain is None else self.chain_named(chain)).fsck(progress)
+
+    @staticmethod
+    def fsck_folder(
+        folder: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None
+    ) -> FsckReport:
+        """The same for a node that is not open, or that refuses to open; beside a running node it leaves the state
+        database out.
+
+        Raises:
+            NotFoundError, DeniedError, InvalidInputError: the key store cannot be opened.
+        """
+        path = Path(folder)
+        settings = Settings.load(path)
+        lock = _lock_if_free(path)
+        try:
+            keys = KeyStore.open(str(path / "keys"), read_root_key(settings.root_key, path), read_only=True)
+            seed = keys.get(NODE_KIND, CHECKPOINT_KEY)
+            if seed is None:
+                raise NotFoundError("keys.missing", {"kind": NODE_KIND})
+            reports = [
+                _fsck_chain(chain, keys, SigningKey.from_seed(seed), progress, alone=lock is not None)
+                for chain in sorted((path / "chains").iterdir())
+            ]
+        finally:
+            if lock is not None:
+                lock.release()
+        return FsckReport(
+            sum(report.blocks for report in reports),
+            sum(report.transactions for report in reports),
+            tuple(fault for report in reports for fault in report.faults),
+        )
 
     def _enrol_gateway(self, chain: str) -> None:
         gateway = self.signing_keys.get(self.settings.gateway)
@@ -529,6 +561,36 @@ def _leave_locks_to_parent() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_locks_to_parent)
+
+
+def _lock_if_free(path: Path) -> LockFile | None:
+    try:
+        return LockFile.acquire(str(path / "lock"))
+    except ConflictError:
+        return None
+
+
+def _fsck_chain(
+    folder: Path,
+    keys: KeyStore,
+    signer: SigningKey,
+    progress: Callable[[int, int], None] | None,
+    *,
+    alone: bool,
+) -> FsckReport:
+    signed = folder / "genesis"
+    try:
+        genesis = open_genesis(signed.read_bytes())
+    except (EhrfastError, FileNotFoundError):
+        return fsck(folder, keys=keys, key="", progress=progress)
+    state_key = keys.get(STATE_KEY_KIND, genesis.chain_id.encode())
+    state = StateDb.open(str(folder / "state"), state_key) if alone and state_key is not None else None
+    try:
+        key = verifier_key(genesis.chain_id, signer.public_key)
+        return fsck(folder, keys=keys, key=key, state=state, progress=progress)
+    finally:
+        if state is not None:
+            state.close()
 
 
 def _bytes_below(folder: Path) -> int:

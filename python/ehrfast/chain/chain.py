@@ -33,6 +33,7 @@ from ehrfast.chain.assemble import assemble
 from ehrfast.chain.clock import ChainClock
 from ehrfast.chain.commit import commit
 from ehrfast.chain.execute import Execution, execute
+from ehrfast.chain.fsck import FsckReport, fsck
 from ehrfast.chain.order import order
 from ehrfast.chain.pending import PendingReceipt, PendingReceipts, refusal, settle
 from ehrfast.chain.prove import prove
@@ -55,7 +56,7 @@ from ehrfast.contracts.contract import BlockContext
 from ehrfast.contracts.runtime import Runtime
 from ehrfast.errors import EhrfastError, NotFoundError, UnavailableError
 from ehrfast.model.block import PublishedBlock
-from ehrfast.model.checkpoint import Checkpoint
+from ehrfast.model.checkpoint import Checkpoint, verifier_key
 from ehrfast.model.genesis import Genesis, open_genesis
 from ehrfast.model.proof import Evidence
 from ehrfast.model.receipt import Receipt
@@ -474,10 +475,17 @@ class Chain:
         """The key this node signs checkpoints with."""
         return self._signer.public_key
 
-    def state_trie(self) -> Trie:
-        """The trie derived again from the state database's own values."""
+    def fsck(self, progress: Callable[[int, int], None] | None = None) -> FsckReport:
+        """Derives everything again from the bytes on disk, up to the newest published block; see `chain.fsck`."""
         with self._state_lock:
-            return Trie.from_state(self._state)
+            return fsck(
+                self.folder,
+                keys=self._keys,
+                key=verifier_key(self.chain_id, self._signer.public_key),
+                state=None if self._engine is None else self._state,
+                max_height=self._published.height,
+                progress=progress,
+            )
 
     @property
     def failure(self) -> EhrfastError | None:

@@ -1,25 +1,34 @@
 """fsck: every hash, root, signature and state value of a chain derived again from the bytes on disk.
 
-Trusts nothing in memory but the keys. Goes on after a fault, so one report names them all.
+Reads the folder, not an open chain, so it also works where a chain refuses to open. Goes on after a fault: once a
+frame is missing, later ones are checked for themselves, and what would only follow from the gap is not reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ehrfast._core import (
+    CheckpointFile,
     Frame,
+    KeyStore,
     Log,
+    SegmentLog,
+    StateDb,
+    Transaction,
     Trie,
     admit_transactions,
     blake3_digest,
     transaction_leaf,
 )
+from ehrfast._core import Fault as FrameFault
 from ehrfast.chain.admit import MAX_RECORDS_TRANSACTION_BYTES
-from ehrfast.chain.chain import Chain
 from ehrfast.chain.recover import head_of
 from ehrfast.errors import EhrfastError
+from ehrfast.model.checkpoint import Checkpoint, open_checkpoint
+from ehrfast.model.genesis import Genesis, open_genesis
 from ehrfast.model.receipt import Receipt
 
 
@@ -47,82 +56,151 @@ class FsckReport:
         return not self.faults
 
 
-def fsck(chain: Chain, progress: Callable[[int, int], None] | None = None) -> FsckReport:
-    """Checks a chain up to its published height."""
-    checker = _Checker(chain)
-    total = chain.published.height + 1
-    for height in range(total):
-        checker.block(height)
-        if progress is not None:
-            progress(height + 1, total)
-    checker.finish()
-    return FsckReport(total, checker.transactions, tuple(checker.faults))
+def fsck(
+    folder: Path,
+    *,
+    keys: KeyStore,
+    key: str,
+    state: StateDb | None = None,
+    max_height: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FsckReport:
+    """Checks one chain.
+
+    Args:
+        folder: the chain's own folder.
+        keys: the node's key store.
+        key: the chain's C2SP verifier key.
+        state: its state database, when nobody else has it open.
+        max_height: the last block to look at; a writer may be appending beyond it.
+        progress: called with (bytes read, bytes there) after each block.
+    """
+    checker = _Checker(folder, key)
+    genesis = checker.genesis()
+    if genesis is not None:
+        total = sum(file.stat().st_size for file in (folder / "log").iterdir())
+        done = 0
+        for file, offset, found in SegmentLog.scan(str(folder / "log"), genesis.chain_id, keys):
+            if max_height is not None and found.height is not None and found.height > max_height:
+                break
+            checker.take(file, offset, found)
+            done = max(done, offset)
+            if progress is not None:
+                progress(done, total)
+        checker.finish(state)
+    return FsckReport(checker.blocks, checker.transactions, tuple(checker.faults))
 
 
 class _Checker:
-    def __init__(self, chain: Chain) -> None:
-        self._chain = chain
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder = folder
+        self._key = key
+        self._chain_id = ""
         self._log = Log()
         self._trie = Trie()
+        self._next_height = 0
+        self._whole = True
+        self._last: tuple[str, int] = ("log", 0)
         self.faults: list[Fault] = []
+        self.blocks = 0
         self.transactions = 0
 
-    def block(self, height: int) -> None:
-        file, offset = self._chain.segments.locate(height)
+    def genesis(self) -> Genesis | None:
         try:
-            frame = self._chain.segments.read(height)
-            kinds = [*self._links(frame, height), *self._calls(frame), *self._state(frame), *self._packs(frame)]
+            genesis = open_genesis((self._folder / "genesis").read_bytes())
+        except (EhrfastError, FileNotFoundError) as error:
+            code = error.code if isinstance(error, EhrfastError) else "genesis.missing"
+            self.faults.append(Fault("genesis", 0, code, None))
+            return None
+        self._chain_id = genesis.chain_id
+        self._genesis_leaf = b"\x00" + blake3_digest(genesis.encode())
+        return genesis
+
+    def take(self, file: str, offset: int, found: Frame | FrameFault) -> None:
+        self._last = (file, offset)
+        if not isinstance(found, Frame):
+            self._whole = False
+            self.faults.append(Fault(file, offset, found.kind, found.height))
+            return
+        self.blocks += 1
+        try:
+            kinds = [*self._links(found), *self._calls(found), *self._state(found), *self._packs(found)]
         except EhrfastError as error:
+            self._whole = False
             kinds = [error.code]
-        self.faults += [Fault(file, offset, kind, height) for kind in kinds]
+        self.faults += [Fault(file, offset, kind, found.height) for kind in kinds]
 
-    def finish(self) -> None:
-        published = self._chain.published
-        if self._log.root() != published.log_root:
-            self.faults.append(Fault("checkpoint", 0, "log.wrong_root", published.height))
-        if self._trie.root != published.state_root:
-            self.faults.append(Fault("checkpoint", 0, "state.wrong_root", published.height))
-        database = self._chain.state_trie()
-        if database.root != self._trie.root:
-            self.faults.append(Fault("state", 0, "state.database_differs", published.height))
+    def finish(self, state: StateDb | None) -> None:
+        note = self._checkpoint()
+        if not self._whole:
+            return
+        file, offset = self._last
+        if note is not None and note.tree_size > self._log.tree_size:
+            self.faults.append(Fault(file, offset, "log.shorter_than_checkpoint", self._next_height - 1))
+        elif note is not None and self._log.root(note.tree_size) != note.root:
+            self.faults.append(Fault("checkpoint", 0, "log.not_the_checkpoint", None))
+        if state is not None:
+            self._database(state)
 
-    def _links(self, frame: Frame, height: int) -> Sequence[str]:
+    def _database(self, state: StateDb) -> None:
+        try:
+            differs = Trie.from_state(state).root != self._trie.root
+        except EhrfastError as error:
+            self.faults.append(Fault("state", 0, error.code, state.applied_height))
+            return
+        if differs and state.applied_height == self._next_height - 1:
+            self.faults.append(Fault("state", 0, "state.database_differs", state.applied_height))
+
+    def _checkpoint(self) -> Checkpoint | None:
+        try:
+            note = CheckpointFile.open(str(self._folder / "checkpoint"), read_only=True).read()
+            return None if note is None else open_checkpoint(note, self._key)
+        except EhrfastError as error:
+            self.faults.append(Fault("checkpoint", 0, error.code, None))
+            return None
+
+    def _links(self, frame: Frame) -> Sequence[str]:
         head = head_of(frame)
         kinds = []
-        if head.height != height or head.chain_id != self._chain.chain_id:
+        if head.height != frame.height or head.chain_id != self._chain_id:
             kinds.append("log.wrong_block")
-        if head.first_index != self._log.tree_size or head.previous_root != self._log.root():
-            kinds.append("log.broken_link")
-        self._log.append(frame.leaves)
+        if self._whole:
+            linked = head.first_index == self._log.tree_size and head.previous_root == self._log.root()
+            if not linked or head.height != self._next_height:
+                kinds.append("log.broken_link")
+            if head.height == 0 and frame.leaves[0] != self._genesis_leaf:
+                kinds.append("log.other_genesis")
+            self._log.append(frame.leaves)
+        self._next_height = frame.height + 1
         return kinds
 
     def _calls(self, frame: Frame) -> Sequence[str]:
         received = [item for item in frame.transactions if item is not None]
-        verdicts = admit_transactions(received, self._chain.chain_id, MAX_RECORDS_TRANSACTION_BYTES)
-        kinds = [f"transaction.{verdict}" for verdict in verdicts if isinstance(verdict, str)]
-        sound = iter([verdict for verdict in verdicts if not isinstance(verdict, str)])
+        verdicts = admit_transactions(received, self._chain_id, MAX_RECORDS_TRANSACTION_BYTES)
+        kinds = [verdict for verdict in verdicts if isinstance(verdict, str)]
+        known = {verdict.id: verdict for verdict in verdicts if isinstance(verdict, Transaction)}
+        erased = len(frame.transactions) - len(received)
         self.transactions += len(received)
         first = head_of(frame).first_index
         for number, receipt in enumerate(frame.receipts):
             leaf = frame.leaves[number]
             decoded = Receipt.decode(receipt)
-            if decoded.id != leaf[1:33] or decoded.index != first + number or decoded.height != head_of(frame).height:
+            if decoded.id != leaf[1:33] or decoded.index != first + number or decoded.height != frame.height:
                 kinds.append("receipt.wrong_place")
-            if leaf[:1] == b"\x01" and len(received) == len(frame.transactions) and not kinds:
-                transaction = next(sound)
-                if transaction_leaf(transaction.id, transaction.received_digest, receipt) != leaf:
-                    kinds.append("log.wrong_leaf")
-            elif leaf[-32:] != blake3_digest(receipt):
+            transaction = known.get(leaf[1:33]) if leaf[:1] == b"\x01" else None
+            if transaction is not None:
+                sound = transaction_leaf(transaction.id, transaction.received_digest, receipt) == leaf
+            else:
+                sound = leaf[-32:] == blake3_digest(receipt) and (leaf[:1] == b"\x03" or erased > 0)
+            if not sound:
                 kinds.append("log.wrong_leaf")
         return kinds
 
     def _state(self, frame: Frame) -> Sequence[str]:
+        if not self._whole:
+            return ()
         self._trie = self._trie.update(frame.write_set)
         return () if self._trie.root == head_of(frame).state_root else ("state.wrong_root",)
 
     def _packs(self, frame: Frame) -> Sequence[str]:
-        return [
-            "pack.root_mismatch" for root in frame.pack_roots if frame.pack(root).root != root
-        ]
-
-
+        return ["pack.root_mismatch" for root in frame.pack_roots if frame.pack(root).root != root]

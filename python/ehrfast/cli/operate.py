@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ehrfast.cli.failure import Failure, failure_of, report
+from ehrfast.cli.failure import Failure, report
 from ehrfast.cli.output import Json, Progress, answer, progress, told
-from ehrfast.errors import ConflictError, CorruptionError, InvalidInputError
+from ehrfast.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from ehrfast.node import Node
@@ -122,31 +122,11 @@ def fsck(node: NodeFolder, as_json: Json = False) -> None:
 
 
 def _check(folder: Path) -> tuple[bool, list[dict[str, object]], int, int]:
-    try:
-        with _open_for_check(folder) as opened, progress("checking blocks") as bar:
-            found = opened.fsck(bar)
-    except CorruptionError as error:
-        return False, [_fault_of(error)], 0, 0
-    return found.ok, [asdict(each) for each in found.faults], found.blocks, found.transactions
-
-
-def _open_for_check(folder: Path) -> Node:
-    """As its only owner, so that the state database is checked too; beside a running node, read-only."""
     from ehrfast.node import Node
 
-    try:
-        return Node.open(folder)
-    except ConflictError as error:
-        if error.code != "node.locked":
-            raise
-        return Node.open(folder, read_only=True)
-
-
-def _fault_of(error: CorruptionError) -> dict[str, object]:
-    """What keeps a node from opening at all, as a fault."""
-    details = failure_of(error).details
-    file = details.get("file", details.get("segment", error.code.partition(".")[0]))
-    return {"file": file, "offset": details.get("offset", 0), "kind": error.code, "height": details.get("height")}
+    with progress("checking blocks") as bar:
+        found = Node.fsck_folder(folder, bar)
+    return found.ok, [asdict(each) for each in found.faults], found.blocks, found.transactions
 
 
 def show_config(node: NodeFolder, as_json: Json = False) -> None:
