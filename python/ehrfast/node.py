@@ -487,12 +487,10 @@ class Node:
         lock = _lock_if_free(path)
         try:
             keys = KeyStore.open(str(path / "keys"), read_root_key(settings.root_key, path), read_only=True)
-            seed = keys.get(NODE_KIND, CHECKPOINT_KEY)
-            if seed is None:
-                raise NotFoundError("keys.missing", {"kind": NODE_KIND})
+            signer = _checkpoint_key(keys)
             reports = [
-                _fsck_chain(chain, keys, SigningKey.from_seed(seed), progress, alone=lock is not None)
-                for chain in sorted((path / "chains").iterdir())
+                _fsck_chain(path / _CHAINS / name, keys, signer, progress, alone=lock is not None)
+                for name in _chain_names(path)
             ]
         finally:
             if lock is not None:
