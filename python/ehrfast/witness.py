@@ -1,7 +1,7 @@
 """A witness (C2SP tlog-witness): remembers the newest checkpoint of each log it knows and cosigns only what extends it.
 
-Owns its folder and its HTTP door, and the client a log asks with. Refuses roll-back and fork. What it has cosigned is
-on disk, synced, before the answer leaves; state it cannot read stops that log, it never counts as "nothing seen".
+Owns its folder and its HTTP door; a log asks with `chain.ask_witness`. Refuses roll-back and fork. What it has cosigned
+is on disk, synced, before the answer leaves; state it cannot read stops that log, it never counts as "nothing seen".
 
     FOLDER/key          its private key, 0600            FOLDER/logs/*.vkey     the logs it knows, one key a file
     FOLDER/witness.vkey its verifier key                 FOLDER/state/*.note    the newest cosigned note of each
@@ -16,25 +16,22 @@ import signal
 import socket
 import threading
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
-from http.client import HTTPException, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final
-from urllib.error import URLError
-from urllib.parse import urlsplit
-from urllib.request import HTTPErrorProcessor, OpenerDirector, ProxyHandler, Request, build_opener
 
 from ehrfast._core import LockFile, SigningKey
+from ehrfast.chain.ask_witness import SIZE_TYPE, Answer
+from ehrfast.chain.ask_witness import request_cosignature as request_cosignature
+from ehrfast.chain.durable import write_synced
 from ehrfast.errors import (
     ConflictError,
     CorruptionError,
-    DeniedError,
     EhrfastError,
     InvalidInputError,
     NotFoundError,
@@ -60,24 +57,8 @@ MAX_PROOF_HASHES: Final = 63
 MAX_CONNECTIONS: Final = 64
 REQUEST_SECONDS: Final = 10.0
 _EMPTY_ROOT: Final = sha256(b"").digest()
-_SIZE_TYPE: Final = "text/x.tlog.size"
 _SEED_BYTES: Final = 32
 _journal: Final = logging.getLogger("ehrfast.witness")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the witness says to one request.
-
-    Args:
-        status: HTTP status.
-        body: a cosignature line for 200, the known size for 409, else a short reason.
-        content_type: of the body.
-    """
-
-    status: int
-    body: bytes
-    content_type: str = "text/plain; charset=utf-8"
 
 
 class _RefusedError(Exception):
@@ -138,8 +119,8 @@ class Witness:
         try:
             if (root / "key").exists():
                 raise ConflictError("witness.exists")
-            _write_synced(root / "witness.vkey", f"{vkey}\n".encode(), mode=0o644)
-            _write_synced(root / "key", key.seed().hex().encode(), mode=0o600)
+            write_synced(root / "witness.vkey", f"{vkey}\n".encode(), mode=0o644)
+            write_synced(root / "key", key.seed().hex().encode(), mode=0o600)
         except BaseException:
             lock.release()
             raise
@@ -229,7 +210,7 @@ class Witness:
             raise _RefusedError(400, "old size above the checkpoint's")
         with watched.lock:
             self._load(checkpoint.origin, watched)
-            known = Answer(409, f"{watched.tree_size}\n".encode(), _SIZE_TYPE)
+            known = Answer(409, f"{watched.tree_size}\n".encode(), SIZE_TYPE)
             if old_size != watched.tree_size:
                 return known
             if old_size == checkpoint.tree_size:
@@ -241,7 +222,7 @@ class Witness:
             timestamp = max(int(self._clock()), watched.timestamp, 1)
             line = cosign(note, self._key, self._name, timestamp=timestamp)
             kept = Note(note.text, (signature, NoteSignature.parse(line)))
-            _write_synced(self._state_path(checkpoint.origin), kept.render(), mode=0o600)
+            write_synced(self._state_path(checkpoint.origin), kept.render(), mode=0o600)
             watched.checkpoint, watched.timestamp = checkpoint, timestamp
         return Answer(200, line.encode())
 
@@ -304,7 +285,7 @@ def add_log(folder: str | os.PathLike[str], vkey: str) -> None:
     logs = Path(folder) / "logs"
     if not logs.is_dir():
         raise NotFoundError("witness.not_found")
-    _write_synced(logs / f"{sha256(key.encode().encode()).hexdigest()[:32]}.vkey", f"{vkey.strip()}\n".encode(), 0o644)
+    write_synced(logs / f"{sha256(key.encode().encode()).hexdigest()[:32]}.vkey", f"{vkey.strip()}\n".encode(), 0o644)
 
 
 def _listed(folder: Path) -> Iterator[tuple[str, int]]:
@@ -348,34 +329,12 @@ def _parse_request(request: bytes) -> tuple[int, tuple[bytes, ...], Note]:
     return decode_decimal(first.removeprefix("old "), code), proof, Note.parse(note)
 
 
-def _render_request(old_size: int, proof: Sequence[bytes], note: bytes) -> bytes:
-    lines = [f"old {old_size}", *(b64encode(each).decode() for each in proof), "", ""]
-    return "\n".join(lines).encode() + note
-
-
 def _lock_folder(folder: Path) -> LockFile:
     """Held until released or until the process ends: two memories of one log could be played against each other."""
     try:
         return LockFile.acquire(str(folder / "lock"))
     except ConflictError as held:
         raise ConflictError("witness.locked", held.details) from None
-
-
-def _write_synced(path: Path, data: bytes, mode: int) -> None:
-    """The old file or the new one after a crash at any moment, and the new one once this returns."""
-    unfinished = path.with_name(f".{path.name}.new")
-    unfinished.unlink(missing_ok=True)
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 # ── server ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -612,127 +571,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: object) -> None:
         _journal.debug(format, *arguments)
-
-
-# ── client ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_ATTEMPTS: Final = 3
-_ANSWER_BYTES: Final = 64 * 1024
-
-
-def request_cosignature(
-    url: str,
-    witness: str | VerifierKey,
-    old_size: int,
-    prove_consistency: Callable[[int, int], Sequence[bytes]],
-    note: bytes,
-    *,
-    timeout: float = 5.0,
-) -> str:
-    """Asks a witness to cosign a checkpoint.
-
-    Args:
-        url: the witness's submission prefix, http or https.
-        witness: its verifier key.
-        old_size: the size it cosigned last as far as is known, 0 for unknown; it names its own when that is wrong, and
-            is asked again with it.
-        prove_consistency: such as `Log.prove_consistency`.
-        note: the signed checkpoint.
-        timeout: seconds for each attempt, the whole of it.
-
-    Returns:
-        The signature line with its newline, verified, to be appended to the note.
-
-    Raises:
-        UnavailableError: ``witness.unreachable``, ``witness.failed``: ask again later.
-        ConflictError: ``witness.ahead`` (it has cosigned a larger tree: this log is a roll-back), ``witness.fork`` (or
-            another tree of this size).
-        NotFoundError: ``witness.unknown_log``. DeniedError: ``witness.signature_refused``.
-        VerificationError: ``witness.proof_refused``, ``cosignature.…``: what it answered is not its cosignature.
-        InvalidInputError: ``witness.request_refused``, ``witness.bad_url``, ``note.…``, ``checkpoint.malformed``.
-
-    Source: C2SP tlog-witness.
-    """
-    key = witness if isinstance(witness, VerifierKey) else VerifierKey.decode(witness)
-    parsed = Note.parse(note)
-    tree_size = Checkpoint.parse(parsed.text, allow_extensions=True).tree_size
-    for _ in range(_ATTEMPTS):
-        proof = prove_consistency(old_size, tree_size) if 0 < old_size < tree_size else ()
-        answer = _post(url, _render_request(old_size, proof, note), timeout)
-        if answer.status == 200:
-            return _own_line(parsed, key, answer.body)
-        if answer.status != 409:
-            raise _refusal(answer.status)
-        known = _known_size(answer)
-        if known > tree_size:
-            raise ConflictError("witness.ahead", {"witness_size": known, "tree_size": tree_size})
-        if known == old_size == tree_size:
-            raise ConflictError("witness.fork", {"tree_size": tree_size})
-        old_size = known
-    raise UnavailableError("witness.failed", {"status": 409})
-
-
-def _own_line(note: Note, key: VerifierKey, body: bytes) -> str:
-    try:
-        answered = Note.parse(note.text + b"\n" + body)
-    except InvalidInputError:
-        raise VerificationError("cosignature.malformed") from None
-    verify_cosignature(answered, key)
-    return next(each.render() for each in answered.signatures if (each.name, each.key_id) == (key.name, key.key_id))
-
-
-def _known_size(answer: Answer) -> int:
-    if answer.content_type.split(";")[0].strip() != _SIZE_TYPE or not answer.body.endswith(b"\n"):
-        raise UnavailableError("witness.failed", {"status": 409})
-    try:
-        return decode_decimal(answer.body[:-1].decode("ascii", "replace"), "witness.failed")
-    except InvalidInputError:
-        raise UnavailableError("witness.failed", {"status": 409}) from None
-
-
-def _refusal(status: int) -> EhrfastError:
-    match status:
-        case 400 | 413:
-            return InvalidInputError("witness.request_refused", {"status": status})
-        case 403:
-            return DeniedError("witness.signature_refused")
-        case 404:
-            return NotFoundError("witness.unknown_log")
-        case 422:
-            return VerificationError("witness.proof_refused")
-        case _:
-            return UnavailableError("witness.failed", {"status": status})
-
-
-class _EveryStatus(HTTPErrorProcessor):
-    """Gives each answer back as it is: no redirect is followed, and a 409 is no exception."""
-
-    def http_response(self, request: Request, response: HTTPResponse) -> HTTPResponse:
-        return response
-
-    https_response = http_response
-
-
-def _post(url: str, body: bytes, timeout: float) -> Answer:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise InvalidInputError("witness.bad_url")
-    target = Request(f"{url.rstrip('/')}/add-checkpoint", data=body, method="POST")
-    target.add_header("Content-Type", "text/plain; charset=utf-8")
-    deadline = time.monotonic() + timeout
-    try:
-        with _opener(parts.hostname).open(target, timeout=timeout) as response:
-            received = bytearray()
-            while piece := response.read1(_ANSWER_BYTES):
-                received += piece
-                if len(received) > _ANSWER_BYTES or time.monotonic() > deadline:
-                    raise UnavailableError("witness.failed", {"status": response.status})
-            return Answer(response.status, bytes(received), response.headers.get("Content-Type", ""))
-    except (URLError, HTTPException, OSError) as error:
-        raise UnavailableError("witness.unreachable") from error
-
-
-def _opener(host: str) -> OpenerDirector:
-    """Proxies of the environment serve the network, not a witness on this machine."""
-    local = [ProxyHandler({})] if host in ("127.0.0.1", "::1", "localhost") else []
-    return build_opener(_EveryStatus(), *local)
