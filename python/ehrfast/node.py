@@ -11,7 +11,8 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -26,6 +27,7 @@ from ehrfast.access.sign import sign_call
 from ehrfast.access.write import RecordWriter
 from ehrfast.chain.chain import Chain
 from ehrfast.chain.clock import wall_ms
+from ehrfast.chain.cosign import WitnessState
 from ehrfast.chain.fsck import FsckReport, fsck
 from ehrfast.chain.recover import STATE_KEY_KIND
 from ehrfast.consensus import solo as _solo  # registers the engine
@@ -35,7 +37,8 @@ from ehrfast.errors import ConflictError, EhrfastError, InvalidInputError, NotFo
 from ehrfast.keys.root_key import RootKeySource, choose_source, make_key_file, read_root_key
 from ehrfast.keys.signing import HeldIdentity, SigningKeys
 from ehrfast.keys.subjects import Subjects
-from ehrfast.model.checkpoint import verifier_key
+from ehrfast.model.ask_witness import WitnessAddress
+from ehrfast.model.checkpoint import VerifierKey, verifier_key
 from ehrfast.model.genesis import Genesis, Organisation, open_genesis, sign_genesis
 from ehrfast.model.identity import ROLES, Identity, parse_id
 from ehrfast.records.index.memory import RecordIndex
@@ -61,6 +64,7 @@ class Settings:
     gateway: bytes
     root_key: RootKeySource
     main_chain: str
+    witnesses: tuple[WitnessAddress, ...] = ()
 
     def save(self, folder: Path) -> None:
         """Writes the settings, synced, in one step."""
@@ -72,6 +76,7 @@ class Settings:
             "gateway": self.gateway.hex(),
             "main_chain": self.main_chain,
             "root_key": {"kind": self.root_key.kind, "path": self.root_key.path, "salt": self.root_key.salt.hex()},
+            "witnesses": [{"url": each.url, "vkey": each.vkey} for each in self.witnesses],
         }
         written = folder / (_SETTINGS + ".new")
         with written.open("w", encoding="utf-8") as target:
@@ -102,11 +107,27 @@ class Settings:
                 gateway=bytes.fromhex(value["gateway"]),
                 root_key=source,
                 main_chain=main,
+                witnesses=tuple(WitnessAddress(each["url"], each["vkey"]) for each in value.get("witnesses", ())),
             )
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("node.not_there", {"folder": str(folder)}) from None
         except (ValueError, LookupError, TypeError):
             raise InvalidInputError("node.malformed_settings") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Cosignature:
+    """The newest checkpoint that a witness has cosigned.
+
+    Args:
+        witness: its name.
+        tree_size: of that checkpoint.
+        time: by the witness's clock.
+    """
+
+    witness: str
+    tree_size: int
+    time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +147,7 @@ class Status:
     administrator: str
     gateway: str
     clock_behind_ms: int
+    cosignatures: tuple[Cosignature, ...]
 
 
 class Identities:
@@ -314,6 +336,7 @@ class Node:
                     runtime=Runtime(Registry.default()),
                     read_only=read_only,
                     trust_clock=trust_clock,
+                    witnesses=settings.witnesses,
                     progress=progress,
                 )
         except BaseException:
@@ -391,7 +414,11 @@ class Node:
         signer = _checkpoint_key(self._keys)
         _found_chain(self.folder, name, self.settings, administrator=administrator, keys=self._keys, signer=signer)
         chain = Chain.open(
-            self.folder / _CHAINS / name, keys=self._keys, signer=signer, runtime=Runtime(Registry.default())
+            self.folder / _CHAINS / name,
+            keys=self._keys,
+            signer=signer,
+            runtime=Runtime(Registry.default()),
+            witnesses=self.settings.witnesses,
         )
         self._chains[name] = chain
         self._enrol_gateway(name)
@@ -462,7 +489,47 @@ class Node:
             administrator=self.settings.administrator.hex(),
             gateway=self.settings.gateway.hex(),
             clock_behind_ms=self._chain.clock.behind_ms(published.time_ms),
+            cosignatures=tuple(
+                Cosignature(VerifierKey.decode(each.vkey).name, each.checkpoint.tree_size, each.time)
+                for each in self._chain.cosigner.cosigned()
+            ),
         )
+
+    def add_witness(self, url: str, vkey: str) -> WitnessState:
+        """Lets a witness cosign the checkpoints of this node's chains from now on, and asks it once.
+
+        A witness that cannot be reached is asked again later and stops nothing. One that has seen a longer or another
+        log under this chain's name ends the writing, here or at the next open.
+
+        Args:
+            url: its submission prefix, http or https.
+            vkey: its C2SP verifier key; one that is known already moves to the new address.
+
+        Returns:
+            How it stands once it has answered, or after some seconds.
+
+        Raises:
+            InvalidInputError: ``witness.bad_url``, ``verifier_key.malformed``, ``verifier_key.wrong_algorithm``.
+            UnavailableError: ``chain.read_only``.
+            CorruptionError: ``log.shorter_than_witnessed``, ``log.not_the_witnessed``.
+        """
+        self._require_usable()
+        if self._lock is None:
+            raise UnavailableError("chain.read_only")
+        address = WitnessAddress(url, vkey)
+        others = [each for each in self.settings.witnesses if each.vkey != vkey]
+        self.settings = replace(self.settings, witnesses=(*others, address))
+        self.settings.save(self.folder)
+        for chain in self._chains.values():
+            chain.cosigner.add(address)
+        for chain in self._chains.values():
+            chain.cosigner.wait_answered()
+        return next(each for each in self.witnesses() if each.vkey == vkey)
+
+    def witnesses(self) -> list[WitnessState]:
+        """The witnesses this node asks, and how each stands to the main chain."""
+        self._require_usable()
+        return self._chain.cosigner.states()
 
     def fsck(self, progress: Callable[[int, int], None] | None = None, *, chain: str | None = None) -> FsckReport:
         """Derives every hash, root, signature and state value again from the bytes on disk.

@@ -1,6 +1,6 @@
 """A witness (C2SP tlog-witness): remembers the newest checkpoint of each log it knows and cosigns only what extends it.
 
-Owns its folder and its HTTP door; a log asks with `chain.ask_witness`. Refuses roll-back and fork. What it has cosigned
+Owns its folder and its HTTP door; a log asks with `model.ask_witness`. Refuses roll-back and fork. What it has cosigned
 is on disk, synced, before the answer leaves; state it cannot read stops that log, it never counts as "nothing seen".
 
     FOLDER/key          its private key, 0600            FOLDER/logs/*.vkey     the logs it knows, one key a file
@@ -26,9 +26,6 @@ from types import FrameType, TracebackType
 from typing import Final
 
 from ehrfast._core import LockFile, SigningKey
-from ehrfast.chain.ask_witness import SIZE_TYPE, Answer
-from ehrfast.chain.ask_witness import request_cosignature as request_cosignature
-from ehrfast.chain.durable import write_synced
 from ehrfast.errors import (
     ConflictError,
     CorruptionError,
@@ -38,6 +35,8 @@ from ehrfast.errors import (
     UnavailableError,
     VerificationError,
 )
+from ehrfast.model.ask_witness import SIZE_TYPE, Answer
+from ehrfast.model.ask_witness import request_cosignature as request_cosignature
 from ehrfast.model.checkpoint import (
     LOG_SIGNATURE,
     Checkpoint,
@@ -51,6 +50,7 @@ from ehrfast.model.checkpoint import (
     verify_note,
     witness_key,
 )
+from ehrfast.model.durable import write_synced
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
 MAX_PROOF_HASHES: Final = 63

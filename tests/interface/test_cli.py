@@ -317,3 +317,42 @@ def test_every_help_has_an_example(command: str) -> None:
     assert done.returncode == 0
     assert b"Example: ehrfast " + command.encode() in done.stdout
     assert b"--json" in done.stdout
+
+
+def test_witnesses_are_added_listed_and_demanded_in_a_check(clinic: Clinic, tmp_path: Path) -> None:
+    node = tmp_path / "witnessed.ehr"
+    key = told("init", node, "--organisation", "Clinic North")["verifier_key"]
+    path = os.pathsep.join(filter(None, (PYTHON, os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", "ehrfast.cli", "witness", "run", str(tmp_path / "w"), "--log", str(key), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}) as running:
+        try:
+            assert running.stdout is not None
+            at = json.loads(running.stdout.readline())
+            witness = at["verifier_key"]
+            added = told("witness", "add", node, "--url", at["url"], "--vkey", witness)
+            assert set(added) == {"url", "vkey", "name", "tree_size", "time", "failure"}
+            assert (added["url"], added["vkey"], added["failure"]) == (at["url"], witness, None)
+            told("import", node, clinic.source)
+            standing = told("status", node)
+            (cosignature,) = standing["cosignatures"]  # type: ignore[misc]
+            assert set(cosignature) == {"witness", "tree_size", "time"}
+            assert cosignature["witness"] == added["name"]
+            assert cosignature["tree_size"] == standing["tree_size"]
+            assert datetime.fromisoformat(cosignature["time"].replace("Z", "+00:00"))
+            (listed,) = rows("witness", "list", node)
+            assert {**listed, "tree_size": None, "time": None} == {**added, "tree_size": None, "time": None}
+            physician = told("keys", "enrol", node, "--name", "physician-1", "--role", "physician")["identity"]
+            asking = ("--as", physician, "--purpose", "TREAT")
+            reference = rows("list", node, "Observation", *asking)[0]["reference"]
+            told("prove", node, reference, *asking, "--quorum", 1, "-o", tmp_path / "one.proof")
+            checking = ("verify", tmp_path / "one.proof", "--key", key)
+            told(*checking, "--witness", witness)
+            told(*checking, "--witness", witness, "--quorum", 1)
+            assert refused(1, *checking, "--quorum", 1) == "checkpoint.quorum_missed"
+            assert refused(1, *checking, "--witness", witness, "--quorum", 2) == "checkpoint.quorum_missed"
+            assert refused(8, "witness", "add", node, "--url", "ftp://x", "--vkey", witness) == "witness.bad_url"
+        finally:
+            running.terminate()
+    proven = ("prove", node, reference, *asking, "--quorum", 1, "-o", tmp_path / "two.proof")
+    assert refused(6, *proven) == "checkpoint.quorum_missed"
+    assert not (tmp_path / "two.proof").exists()

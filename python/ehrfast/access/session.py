@@ -124,11 +124,17 @@ class Session:
         content = self._gate.open(entry, row).content
         return Record(reference, entry.version, entry.index, _time(entry.time_ms), content)
 
-    def prove(self, reference: str, version: int | None = None, *, disclose: bool = False) -> Evidence:
+    def prove(
+        self, reference: str, version: int | None = None, *, disclose: bool = False, quorum: int | None = None
+    ) -> Evidence:
         """Evidence that this version was recorded, under the newest checkpoint.
 
         Args:
             disclose: adds the record's opening key, so that whoever holds evidence and resource can match them.
+            quorum: how many witnesses must have cosigned the checkpoint; by default as many as can be reached.
+
+        Raises:
+            UnavailableError: ``checkpoint.quorum_missed``: too few witnesses have cosigned in time.
         """
         principal = self._begin("prove")
         entry = self._gate.find(principal, self._purpose, reference, version, "prove")
@@ -136,7 +142,7 @@ class Session:
         self._gate.audit_access(principal, self._purpose, "prove", [entry], counted=False)
         opening_key = self._gate.open(entry, row).opening_key if disclose else None
         keys = (("records", (entry.record_id, entry.version)), ("identity", ("identity", row.author)))
-        return self._gate.chain.prove(keys, opening_key=opening_key)
+        return self._gate.chain.prove(keys, opening_key=opening_key, quorum=quorum)
 
     def create(self, resource: Mapping[str, Any] | bytes) -> PendingReceipt:
         """Records a new resource; one without id gets one.

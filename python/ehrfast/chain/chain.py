@@ -32,6 +32,7 @@ from ehrfast.chain.admit import AdmissionRules, Submission, admit
 from ehrfast.chain.assemble import assemble
 from ehrfast.chain.clock import ChainClock
 from ehrfast.chain.commit import commit
+from ehrfast.chain.cosign import PROVING_S, Cosigner, load_cosigned
 from ehrfast.chain.execute import Execution, execute
 from ehrfast.chain.fsck import FsckReport, fsck
 from ehrfast.chain.order import order
@@ -54,9 +55,10 @@ from ehrfast.consensus.engine import (
 from ehrfast.consensus.lanes import EMERGENCY, Lanes
 from ehrfast.contracts.contract import BlockContext
 from ehrfast.contracts.runtime import Runtime
-from ehrfast.errors import EhrfastError, NotFoundError, UnavailableError
+from ehrfast.errors import CorruptionError, EhrfastError, NotFoundError, UnavailableError
+from ehrfast.model.ask_witness import WitnessAddress
 from ehrfast.model.block import PublishedBlock
-from ehrfast.model.checkpoint import Checkpoint, verifier_key
+from ehrfast.model.checkpoint import Checkpoint, add_signatures, verifier_key
 from ehrfast.model.genesis import Genesis, open_genesis
 from ehrfast.model.proof import Evidence
 from ehrfast.model.receipt import Receipt
@@ -92,6 +94,7 @@ class Chain:
         recovered: Recovered,
         engine: Engine | None,
         clock: ChainClock,
+        cosigner: Cosigner,
     ) -> None:
         self.folder = folder
         self.genesis = genesis
@@ -125,6 +128,8 @@ class Chain:
         self._pid = os.getpid()
         self._earliest_timer = runtime.earliest_timer(StateView(self._state))
         self._engine = engine
+        self.cosigner = cosigner
+        cosigner.attach(self.add_cosignatures, self._stop_after)
         self._admission: threading.Thread | None = None
         if engine is not None:
             self._admission = threading.Thread(target=self._admit_loop, name="ehrfast-admit", daemon=True)
@@ -150,23 +155,52 @@ class Chain:
         engine: Engine | None = None,
         read_only: bool = False,
         trust_clock: bool = False,
+        witnesses: Iterable[WitnessAddress] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> Chain:
         """Opens a chain, recovering whatever a crash left.
 
         Args:
             engine: who drives it; by default the genesis' engine. A read-only chain has none.
+            witnesses: asked before anything is written whether they have seen a longer or another log; one that
+                cannot be reached within some seconds is asked again later.
             progress: called with (blocks read, blocks there).
 
         Raises:
-            CorruptionError: the log is shorter than a known checkpoint, or a root does not recompute.
+            CorruptionError: the log is shorter than a checkpoint that is known here or to a witness, or another log;
+                or a root does not recompute.
         """
         genesis = open_genesis((folder / "genesis").read_bytes())
+        log_key = verifier_key(genesis.chain_id, signer.public_key)
+        cosigned = load_cosigned(folder, log_key)
         recovered = recover(
-            folder, genesis, keys=keys, signer=signer, runtime=runtime, read_only=read_only, progress=progress
+            folder,
+            genesis,
+            keys=keys,
+            signer=signer,
+            runtime=runtime,
+            read_only=read_only,
+            progress=progress,
+            cosigned=[each.checkpoint for each in cosigned.values()],
         )
         driver = None if read_only else engine or build_engine(genesis.engine)
         clock = ChainClock(recovered.published.time_ms, trusted=trust_clock)
+        cosigner = Cosigner(
+            folder,
+            log_key=log_key,
+            note=recovered.published.note,
+            prove_consistency=recovered.log.prove_consistency,
+            known=cosigned,
+            witnesses=witnesses,
+            following=not read_only,
+        )
+        try:
+            cosigner.wait_answered()
+        except CorruptionError:
+            cosigner.stop()
+            recovered.state.close()
+            recovered.segments.close()
+            raise
         return Chain(
             folder=folder,
             genesis=genesis,
@@ -176,6 +210,7 @@ class Chain:
             recovered=recovered,
             engine=driver,
             clock=clock,
+            cosigner=cosigner,
         )
 
     def close(self) -> None:
@@ -189,6 +224,7 @@ class Chain:
         if self._engine is not None:
             self._engine.stop()
         self._refuse_waiting(UnavailableError("chain.closed"))
+        self.cosigner.stop()
         for subscription in self._subscriptions:
             subscription.stop()
         if self._engine is not None and self._failure is None:
@@ -412,6 +448,7 @@ class Chain:
             self._assembled.popleft()
             if self._assembled:
                 self._assembled[0].view.detach_parent()
+        self.cosigner.show(published.note, published.tree_size)
         self._window.forget_before(block.time_ms)
         told = _as_published(oldest)
         with self._changed:
@@ -499,18 +536,36 @@ class Chain:
         return self.runtime.view(StateView(self._state), contract, name, arguments, block=context)
 
     def prove(
-        self, keys: Sequence[tuple[str, tuple[object, ...]]], *, opening_key: bytes | None = None
+        self,
+        keys: Sequence[tuple[str, tuple[object, ...]]],
+        *,
+        opening_key: bytes | None = None,
+        quorum: int | None = None,
+        timeout: float = PROVING_S,
     ) -> Evidence:
-        """Evidence for state values under the newest checkpoint; see `chain.prove`."""
+        """Evidence for state values under the newest checkpoint; see `chain.prove`.
+
+        Args:
+            quorum: how many witnesses must have cosigned that checkpoint; by default as many as can be reached.
+            timeout: seconds to wait for them.
+
+        Raises:
+            UnavailableError: ``checkpoint.quorum_missed``.
+        """
         with self._state_lock:
-            return prove(
+            published = self._published
+            evidence = prove(
                 keys,
-                published=self._published,
+                published=published,
                 log=self._log,
                 state=self._state,
-                note=self.checkpoint,
+                note=published.note,
                 opening_key=opening_key,
             )
+            # Announced while no newer one can be published: a witness signs no older checkpoint after a newer one.
+            self.cosigner.want(published.note, published.tree_size, quorum=quorum)
+        lines = self.cosigner.collect(published.tree_size, quorum=quorum, timeout=timeout)
+        return evidence.with_signatures(lines) if lines else evidence
 
     @property
     def checkpoint(self) -> bytes:
@@ -521,8 +576,10 @@ class Chain:
         return published.note
 
     def add_cosignatures(self, note: bytes, lines: Sequence[str]) -> None:
-        """Keeps witnesses' cosignature lines beside the checkpoint they are for."""
-        self._cosigned = note + "".join(lines).encode()
+        """Keeps witnesses' cosignature lines beside the checkpoint they are for, while it is the newest."""
+        with self._state_lock:
+            if note == self._published.note:
+                self._cosigned = add_signatures(self.checkpoint, lines)
 
     @property
     def log(self) -> Log:

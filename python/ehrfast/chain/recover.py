@@ -7,7 +7,7 @@ A state database that is behind is caught up by replaying write sets; one that i
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,8 +88,12 @@ def recover(
     runtime: Runtime,
     read_only: bool,
     progress: Callable[[int, int], None] | None,
+    cosigned: Sequence[Checkpoint] = (),
 ) -> Recovered:
     """Opens every file of a chain and brings them to one height.
+
+    Args:
+        cosigned: checkpoints that witnesses have cosigned; the log must extend each of them.
 
     Raises:
         CorruptionError: ``log.shorter_than_checkpoint``, ``log.not_the_checkpoint``, ``log.broken_link``,
@@ -102,12 +106,17 @@ def recover(
     known = None if note is None else open_checkpoint(note, verifier_key(genesis.chain_id, signer.public_key))
     known_size = 0 if known is None else known.tree_size
     segments = SegmentLog.open(
-        str(folder / "log"), genesis.chain_id, keys, checkpoint_size=known_size, read_only=read_only
+        str(folder / "log"),
+        genesis.chain_id,
+        keys,
+        checkpoint_size=max(known_size, *(each.tree_size for each in cosigned), 0),
+        read_only=read_only,
     )
     if segments.height is None:
         raise CorruptionError("log.empty", {"segment": str(folder.name)})
     log, window, last = _read_log(segments, genesis, segments.height, progress)
-    _require_checkpoint(log, known)
+    for checkpoint in (known, *cosigned):
+        _require_checkpoint(log, checkpoint)
     state = _open_state(folder, genesis, keys, read_only=read_only)
     trie = _bring_up_state(state, segments, segments.height)
     head = head_of(last)

@@ -51,4 +51,6 @@ app.add_typer(_config, name="config")
 
 _witness = typer.Typer(**_SETTINGS, help="A witness remembers what a log has shown and cosigns only what extends it.")
 _witness.command("run")(witness.run)
+_witness.command("add")(witness.add)
+_witness.command("list")(witness.list_witnesses)
 app.add_typer(_witness, name="witness")

@@ -23,6 +23,10 @@ def prove(
     disclose: Annotated[
         bool, typer.Option("--disclose", help="Add the record's opening key, so that the resource can be matched.")
     ] = False,
+    quorum: Annotated[
+        int | None,
+        typer.Option("--quorum", min=0, help="How many witnesses must cosign; those that can be reached by default."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write evidence that a record was recorded, under the newest checkpoint.
@@ -33,7 +37,7 @@ def prove(
     Example: ehrfast prove clinic.ehr Observation/42 --as IDENTITY --purpose TREAT --disclose -o bp.proof
     """
     with open_session(node, identity, purpose) as (opened, session):
-        evidence = session.prove(reference, version, disclose=disclose)
+        evidence = session.prove(reference, version, disclose=disclose, quorum=quorum)
         key = opened.verifier_key
     evidence.save(output)
     value = {"file": str(output), "bytes": len(evidence.text), "disclosed": disclose, "verifier_key": key}
@@ -46,6 +50,12 @@ def verify(
     resource: Annotated[
         Path | None, typer.Option("--resource", metavar="FILE", help="The resource as received, to be matched as well.")
     ] = None,
+    witness: Annotated[
+        list[str] | None, typer.Option("--witness", metavar="VKEY", help="A witness you trust; may be repeated.")
+    ] = None,
+    quorum: Annotated[
+        int | None, typer.Option("--quorum", min=0, help="How many of them must have cosigned; all by default.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check evidence without a node.
@@ -56,7 +66,7 @@ def verify(
     Example: ehrfast verify bp.proof --key "$VKEY" --resource observation.json
     """
     content = None if resource is None else resource.read_bytes()
-    checked = proof.verify(file, key=key, content=content)
+    checked = proof.verify(file, key=key, content=content, witnesses=witness or (), quorum=quorum)
     value = {
         "ok": True,
         "chain_id": checked.chain_id,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ehrfast.cli.failure import Failure, report
-from ehrfast.cli.output import Json, Progress, answer, progress, told
+from ehrfast.cli.output import Json, Progress, answer, progress, told, utc
 from ehrfast.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -56,11 +56,8 @@ def status(node: NodeFolder, as_json: Json = False) -> None:
 
 def describe(node: Node) -> dict[str, object]:
     """The members `init` and `status` answer with."""
-    from ehrfast.model.checkpoint import Note
-
-    chain_id = node.chain.chain_id
-    signatures = Note.parse(node.chain.checkpoint).signatures
-    return {**asdict(node.status()), "cosignatures": [each.name for each in signatures if each.name != chain_id]}
+    value = asdict(node.status())
+    return {**value, "cosignatures": [{**each, "time": utc(each["time"])} for each in value["cosignatures"]]}
 
 
 def import_files(
@@ -146,6 +143,7 @@ def show_config(node: NodeFolder, as_json: Json = False) -> None:
         "gateway": settings.gateway.hex(),
         "root_key": settings.root_key.kind,
         "root_key_path": settings.root_key.path if settings.root_key.kind == "file" else None,
+        "witnesses": [asdict(each) for each in settings.witnesses],
         "chains": sorted(each.name for each in (node / "chains").iterdir()),
     }
     answer(value, as_json)

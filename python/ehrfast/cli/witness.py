@@ -1,13 +1,18 @@
-"""The command that runs a witness."""
+"""Commands that run a witness, and that tell a node which witnesses to ask."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ehrfast.cli.output import Json, answer
+from ehrfast.cli.operate import NodeFolder
+from ehrfast.cli.output import Json, answer, answer_rows, utc
+
+if TYPE_CHECKING:
+    from ehrfast.chain.cosign import WitnessState
 
 
 def run(
@@ -34,3 +39,42 @@ def run(
         answer({"url": url, "verifier_key": vkey}, as_json)
 
     run_witness(folder, host, port, name=name, logs=log or (), ready=ready)
+
+
+def add(
+    node: NodeFolder,
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the witness listens.")],
+    vkey: Annotated[str, typer.Option("--vkey", metavar="VKEY", help="The witness's verifier key.")],
+    as_json: Json = False,
+) -> None:
+    """Let a witness cosign a node's checkpoints, and ask it once.
+
+    The witness must know the node's verifier key, see 'ehrfast witness run --log'. One that cannot be reached is asked
+    again later and stops nothing; 'failure' names what the last request met.
+
+    \b
+    Example: ehrfast witness add clinic.ehr --url http://127.0.0.1:8700 --vkey "$WITNESS"
+    """
+    from ehrfast.node import Node
+
+    with Node.open(node) as opened:
+        state = opened.add_witness(url, vkey)
+    answer(_row(state), as_json)
+
+
+def list_witnesses(node: NodeFolder, as_json: Json = False) -> None:
+    """List the witnesses a node asks, with the newest checkpoint each has cosigned.
+
+    \b
+    Example: ehrfast witness list clinic.ehr
+    """
+    from ehrfast.node import Node
+
+    with Node.open(node, read_only=True) as opened:
+        states = opened.witnesses()
+    answer_rows([_row(each) for each in states], as_json)
+
+
+def _row(state: WitnessState) -> dict[str, object]:
+    time = None if state.time is None else utc(state.time)
+    return {**asdict(state), "time": time}

@@ -6,8 +6,8 @@ Refuses: another origin, a leaf that is not the last, a row or sibling that does
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
@@ -24,7 +24,7 @@ from ehrfast._core import (
     verify_state_proof,
 )
 from ehrfast.errors import InvalidInputError, VerificationError
-from ehrfast.model.checkpoint import open_checkpoint
+from ehrfast.model.checkpoint import add_signatures, open_checkpoint
 from ehrfast.model.record import RecordRow
 from ehrfast.model.tlog_proof import TlogProof
 
@@ -65,6 +65,11 @@ class Evidence:
     def disclosed(self) -> bool:
         """Whether it carries the record's opening key."""
         return _open_extra(TlogProof.parse(self.text))[2] is not None
+
+    def with_signatures(self, lines: Iterable[str]) -> Evidence:
+        """The same with further signature lines under its checkpoint; see `model.checkpoint.add_signatures`."""
+        proof = TlogProof.parse(self.text)
+        return Evidence(replace(proof, checkpoint=add_signatures(proof.checkpoint, lines)).render())
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the text to a file; readable by its owner alone when it discloses."""
@@ -140,6 +145,8 @@ def verify(
     content: bytes | None = None,
     max_age_ms: int | None = None,
     now_ms: int | None = None,
+    witnesses: Iterable[str] = (),
+    quorum: int | None = None,
 ) -> Checked:
     """Checks evidence without a node.
 
@@ -148,6 +155,8 @@ def verify(
         key: the chain's C2SP verifier key.
         content: the resource as received; needs evidence that discloses its opening key.
         max_age_ms: how old the checkpoint's last block may be at ``now_ms``.
+        witnesses: C2SP verifier keys of witnesses you trust.
+        quorum: how many of them must have cosigned the checkpoint; by default all that are named.
 
     Returns:
         What it shows.
@@ -162,7 +171,10 @@ def verify(
         evidence = Evidence.load(evidence)
     text = evidence.text if isinstance(evidence, Evidence) else evidence
     proof = TlogProof.parse(text)
-    checkpoint = open_checkpoint(proof.checkpoint, key)
+    named = tuple(dict.fromkeys(witnesses))
+    checkpoint = open_checkpoint(
+        proof.checkpoint, key, witnesses=named, quorum=len(named) if quorum is None else quorum
+    )
     block_leaf, rows, opening_key = _open_extra(proof)
     head = decode_block_leaf(block_leaf)
     if head.chain_id != checkpoint.origin:
