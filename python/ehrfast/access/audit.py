@@ -14,7 +14,7 @@ from typing import Final
 from ehrfast._core import SigningKey, blake3_digest, random_bytes
 from ehrfast.access.sign import sign_call
 from ehrfast.chain.chain import Chain
-from ehrfast.errors import ConflictError, EhrfastError
+from ehrfast.errors import ConflictError, EhrfastError, UnavailableError
 from ehrfast.keys.subjects import Subject, Subjects
 from ehrfast.records.classes import AUDIT
 from ehrfast.records.seal import DIGEST_BYTES, Draft, seal
@@ -49,7 +49,7 @@ class AuditWriter:
     Args:
         chain: where they go.
         key: the organisation's gateway key.
-        next_sequence: asks the chain for the last sequence of a key.
+        last_sequence: asks the chain for the last sequence of a key.
     """
 
     def __init__(
@@ -76,11 +76,13 @@ class AuditWriter:
         ticket = _Ticket(drafts, lane)
         with self._condition:
             self._queue.append(ticket)
-            while self._busy and not ticket.done:
-                self._condition.wait()
-            mine = [] if ticket.done else self._take()
-        if mine:
-            self._lead(mine)
+        while not ticket.done:
+            with self._condition:
+                while self._busy and not ticket.done:
+                    self._condition.wait()
+                mine = [] if ticket.done else self._take()
+            if mine:
+                self._lead(mine)
         if ticket.error is not None:
             raise ticket.error
 
@@ -94,9 +96,11 @@ class AuditWriter:
         return taken
 
     def _lead(self, tickets: list[_Ticket]) -> None:
-        error: EhrfastError | None = None
+        """Appends for everybody in the list. Whatever goes wrong, nobody's read is let through as audited."""
+        error: EhrfastError | None = UnavailableError("audit.failed")
         try:
             self._append([draft for ticket in tickets for draft in ticket.drafts], min(t.lane for t in tickets))
+            error = None
         except EhrfastError as failure:
             error = failure
         finally:
