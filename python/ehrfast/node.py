@@ -526,6 +526,29 @@ class Node:
             chain.cosigner.wait_answered()
         return next(each for each in self.witnesses() if each.vkey == vkey)
 
+    @staticmethod
+    def drop_witness(folder: str | os.PathLike[str], vkey: str) -> None:
+        """Takes a witness out of the settings of a node that is not open.
+
+        It may be one that keeps the node from opening: only the operator can tell whether the witness is wrong or the
+        folder is an older copy. What it has cosigned stays, and the log must still extend that.
+
+        Raises:
+            NotFoundError: ``node.not_there``, ``witness.unknown``.
+            ConflictError: ``node.locked``, with the owner's pid.
+        """
+        path = Path(folder)
+        Settings.load(path)
+        lock = LockFile.acquire(str(path / "lock"))
+        try:
+            settings = Settings.load(path)
+            others = tuple(each for each in settings.witnesses if each.vkey != vkey)
+            if others == settings.witnesses:
+                raise NotFoundError("witness.unknown")
+            replace(settings, witnesses=others).save(path)
+        finally:
+            lock.release()
+
     def witnesses(self) -> list[WitnessState]:
         """The witnesses this node asks, and how each stands to the main chain."""
         self._require_usable()

@@ -356,3 +356,6 @@ def test_witnesses_are_added_listed_and_demanded_in_a_check(clinic: Clinic, tmp_
     proven = ("prove", node, reference, *asking, "--quorum", 1, "-o", tmp_path / "two.proof")
     assert refused(6, *proven) == "checkpoint.quorum_missed"
     assert not (tmp_path / "two.proof").exists()
+    assert told("witness", "drop", node, "--vkey", witness) == {"dropped": witness}
+    assert refused(4, "witness", "drop", node, "--vkey", witness) == "witness.unknown"
+    assert rows("witness", "list", node) == []

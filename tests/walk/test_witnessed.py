@@ -15,15 +15,21 @@ from time import monotonic, sleep
 import pytest
 from ehrfast import Node, verify
 from ehrfast._core import SigningKey
+from ehrfast.chain import cosign
 from ehrfast.chain.cosign import FILE
 from ehrfast.errors import (
+    ConflictError,
     CorruptionError,
     InvalidInputError,
+    NotFoundError,
     UnavailableError,
     VerificationError,
 )
-from ehrfast.model.checkpoint import Note, VerifierKey, verifier_key, witness_key
+from ehrfast.model.ask_witness import Answer, WitnessAddress
+from ehrfast.model.checkpoint import Note, VerifierKey, open_checkpoint, verifier_key, witness_key
 from ehrfast.model.proof import Evidence
+from ehrfast.model.tlog_proof import TlogProof
+from ehrfast.witness import Witness, WitnessServer
 
 RUN = """
 import sys
@@ -220,6 +226,120 @@ def test_what_is_no_witness_is_refused(node: Node, witness: Running) -> None:
         assert [each.url for each in again.witnesses()] == [NOBODY]
 
 
+class Slow:
+    """A witness in this process that answers when it is let, and remembers what it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.let = threading.Event()
+        self.sizes: list[int] = []
+        self.under_way = 0
+        self.most_under_way = 0
+        self.witness = Witness.create(folder)
+        judge = self.witness.add_checkpoint
+        counting = threading.Lock()
+
+        def wait_and_judge(request: bytes) -> Answer:
+            size = int(request.partition(b"\n\n")[2].split(b"\n")[1])
+            with counting:
+                self.sizes.append(size)
+                self.under_way += 1
+                self.most_under_way = max(self.most_under_way, self.under_way)
+            try:
+                assert self.let.wait(30)
+                return judge(request)
+            finally:
+                with counting:
+                    self.under_way -= 1
+
+        self.witness.add_checkpoint = wait_and_judge  # type: ignore[method-assign]
+        self.server = WitnessServer(self.witness)
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
+    monkeypatch.setattr(cosign, "OPENING_S", 0.0)
+    monkeypatch.setattr(cosign, "REQUEST_S", 60.0)
+    made = Slow(tmp_path / "slow")
+    yield made
+    made.let.set()
+    made.server.close()
+    made.witness.close()
+
+
+def test_a_witness_is_asked_once_at_a_time_for_the_newest_and_writers_never_wait_for_it(
+    tmp_path: Path, slow: Slow
+) -> None:
+    with Node.create(tmp_path / "n", organisation="Clinic North") as node:
+        slow.witness.add_log(node.verifier_key)
+        first = node.chain.published.tree_size
+        node.chain.cosigner.add(WitnessAddress(slow.server.url, slow.witness.vkey))
+        until(lambda: slow.under_way == 1)
+        sizes = [grow(node, f"physician-{number}") for number in range(20)]
+        assert slow.under_way == 1
+        slow.let.set()
+        until(lambda: bool(node.status().cosignatures) and node.status().cosignatures[0].tree_size == sizes[-1])
+        asked = sorted(set(slow.sizes))
+        assert asked == [first, sizes[-1]]
+        assert slow.sizes == sorted(slow.sizes)
+        assert slow.most_under_way == 1
+
+
+def test_evidence_waits_for_its_own_checkpoint_when_newer_ones_follow(tmp_path: Path, slow: Slow) -> None:
+    slow.let.set()
+    with Node.create(tmp_path / "n", organisation="Clinic North") as node:
+        slow.witness.add_log(node.verifier_key)
+        node.add_witness(slow.server.url, slow.witness.vkey)
+        until(lambda: bool(node.status().cosignatures))
+        slow.let.clear()
+        grow(node, "first")
+        proven: list[Evidence] = []
+        prover = threading.Thread(target=lambda: proven.append(node.chain.prove((), quorum=1)))
+        prover.start()
+        until(lambda: slow.under_way == 1)
+        wanted = slow.sizes[-1]
+        assert grow(node, "second") > wanted
+        slow.let.set()
+        prover.join(30)
+        note = TlogProof.parse(proven[0].text).checkpoint
+        opened = open_checkpoint(note, node.verifier_key, witnesses=[slow.witness.vkey], quorum=1)
+        assert opened.tree_size == wanted
+
+
+def test_a_cosignature_that_cannot_be_kept_is_told_to_nobody(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = node.status().cosignatures
+
+    def full(path: Path, data: bytes, mode: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(cosign, "write_synced", full)
+        size = grow(node)
+        until(lambda: node.witnesses()[0].failure == "cosignatures.not_written")
+        assert node.status().cosignatures == before
+        with pytest.raises(UnavailableError, match=r"checkpoint\.quorum_missed"):
+            node.chain.prove((), quorum=1)
+        assert len(Note.parse(node.chain.checkpoint).signatures) == 1
+    until(lambda: node.status().cosignatures[0].tree_size == size)
+
+
+def test_a_witness_is_dropped_by_its_key_even_when_it_keeps_a_node_from_opening(
+    node: Node, witness: Running, tmp_path: Path
+) -> None:
+    copy = copied(node, tmp_path / "copy")
+    with Node.open(node.folder) as later:
+        with pytest.raises(ConflictError, match=r"node\.locked"):
+            Node.drop_witness(node.folder, witness.vkey)
+        grow(later)
+    put_back(copy, node.folder)
+    with pytest.raises(CorruptionError, match=r"log\.shorter_than_witnessed"):
+        Node.open(node.folder)
+    Node.drop_witness(node.folder, witness.vkey)
+    with pytest.raises(NotFoundError, match=r"witness\.unknown"):
+        Node.drop_witness(node.folder, witness.vkey)
+    with Node.open(node.folder) as opened:
+        assert opened.witnesses() == []
+
+
 # ── a history taken back ──
 
 
@@ -258,6 +378,7 @@ def test_a_log_shorter_than_a_kept_cosignature_is_refused_without_any_witness(
         with pytest.raises(CorruptionError) as refused:
             Node.open(node.folder, read_only=read_only)
         assert refused.value.code == "log.shorter_than_checkpoint"
+    assert [fault.kind for fault in Node.fsck_folder(node.folder).faults] == ["log.shorter_than_checkpoint"]
 
 
 def test_another_history_of_the_same_log_is_refused(node: Node, witness: Running, tmp_path: Path) -> None:

@@ -194,13 +194,13 @@ class Cosigner:
         if dropped.thread is not None:
             dropped.thread.join()
 
-    def wait_answered(self, timeout: float = OPENING_S) -> None:
-        """Returns once every witness has answered or failed, or after a while.
+    def wait_answered(self) -> None:
+        """Returns once every witness has answered or failed, or after `OPENING_S`.
 
         Raises:
             CorruptionError: ``log.shorter_than_witnessed`` or ``log.not_the_witnessed``.
         """
-        deadline = monotonic() + timeout
+        deadline = monotonic() + OPENING_S
         with self._changed:
             while self._contradiction is None and not all(each.answered for each in self._followed.values()):
                 left = deadline - monotonic()

@@ -25,6 +25,8 @@ from ehrfast._core import (
 )
 from ehrfast._core import Fault as FrameFault
 from ehrfast.chain.admit import MAX_RECORDS_TRANSACTION_BYTES
+from ehrfast.chain.cosign import FILE as COSIGNATURES
+from ehrfast.chain.cosign import load_cosigned
 from ehrfast.chain.recover import head_of
 from ehrfast.errors import EhrfastError
 from ehrfast.model.checkpoint import Checkpoint, open_checkpoint
@@ -87,7 +89,7 @@ def fsck(
             done = max(done, offset)
             if progress is not None:
                 progress(done, total)
-        checker.finish(state)
+        checker.finish(state, bounded=max_height is not None)
     return FsckReport(checker.blocks, checker.transactions, tuple(checker.faults))
 
 
@@ -130,8 +132,9 @@ class _Checker:
             kinds = [error.code]
         self.faults += [Fault(file, offset, kind, found.height) for kind in kinds]
 
-    def finish(self, state: StateDb | None) -> None:
+    def finish(self, state: StateDb | None, *, bounded: bool) -> None:
         note = self._checkpoint()
+        cosigned = self._cosigned()
         if not self._whole:
             return
         file, offset = self._last
@@ -139,6 +142,11 @@ class _Checker:
             self.faults.append(Fault(file, offset, "log.shorter_than_checkpoint", self._next_height - 1))
         elif note is not None and self._log.root(note.tree_size) != note.root:
             self.faults.append(Fault("checkpoint", 0, "log.not_the_checkpoint", None))
+        for each in cosigned:
+            if each.tree_size <= self._log.tree_size and self._log.root(each.tree_size) != each.root:
+                self.faults.append(Fault(COSIGNATURES, 0, "log.not_the_checkpoint", None))
+            elif each.tree_size > self._log.tree_size and not bounded:
+                self.faults.append(Fault(COSIGNATURES, 0, "log.shorter_than_checkpoint", self._next_height - 1))
         if state is not None:
             self._database(state)
 
@@ -158,6 +166,13 @@ class _Checker:
         except EhrfastError as error:
             self.faults.append(Fault("checkpoint", 0, error.code, None))
             return None
+
+    def _cosigned(self) -> Sequence[Checkpoint]:
+        try:
+            return [each.checkpoint for each in load_cosigned(self._folder, self._key).values()]
+        except EhrfastError as error:
+            self.faults.append(Fault(COSIGNATURES, 0, error.code, None))
+            return ()
 
     def _links(self, frame: Frame) -> Sequence[str]:
         head = head_of(frame)

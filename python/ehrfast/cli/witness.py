@@ -62,6 +62,24 @@ def add(
     answer(_row(state), as_json)
 
 
+def drop(
+    node: NodeFolder,
+    vkey: Annotated[str, typer.Option("--vkey", metavar="VKEY", help="The witness's verifier key.")],
+    as_json: Json = False,
+) -> None:
+    """Ask a witness no more, also one that keeps the node from opening.
+
+    First make sure that the folder is no older copy: a witness that has seen more of the log says so for a reason.
+
+    \b
+    Example: ehrfast witness drop clinic.ehr --vkey "$WITNESS"
+    """
+    from ehrfast.node import Node
+
+    Node.drop_witness(node, vkey)
+    answer({"dropped": vkey}, as_json)
+
+
 def list_witnesses(node: NodeFolder, as_json: Json = False) -> None:
     """List the witnesses a node asks, with the newest checkpoint each has cosigned.
 
