@@ -11,6 +11,7 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -107,14 +108,20 @@ class Importer:
         """
         started = monotonic()
         files = self._find(paths)
-        for number, file in enumerate(files):
-            try:
-                for first_entry, resources in read_documents(file):
-                    self._take(str(file), first_entry, resources)
-            except InvalidInputError as error:
-                self._reject(str(file), None, error)
-            if progress is not None:
-                progress(number + 1, len(files))
+        failed: Path | None = None
+        for number, file, found in _one_ahead(_read_all(files)):
+            if isinstance(found, InvalidInputError):
+                if failed is not file:
+                    self._reject(str(file), None, found)
+            elif found is None:
+                if progress is not None:
+                    progress(number, len(files))
+            elif failed is not file:
+                try:
+                    self._take(str(file), *found)
+                except InvalidInputError as error:
+                    failed = file
+                    self._reject(str(file), None, error)
         self._drain(0)
         return ImportReport(
             self._resources,
@@ -197,6 +204,30 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[Path, list
         else:
             raise NotFoundError("import.no_such_file", {"position": position})
     return found
+
+
+_Document = tuple[int, Resources | None]
+_Found = tuple[int, Path, _Document | InvalidInputError | None]
+"""The number of a file from 1, the file, and a document of it, what is wrong with it, or None at its end."""
+
+
+def _read_all(files: Sequence[Path]) -> Iterator[_Found]:
+    for number, file in enumerate(files, 1):
+        try:
+            for document in read_documents(file):
+                yield number, file, document
+        except InvalidInputError as error:
+            yield number, file, error
+        yield number, file, None
+
+
+def _one_ahead(found: Iterator[_Found]) -> Iterator[_Found]:
+    """The same, the next read, unzipped and split on another thread meanwhile; all of that runs without the GIL."""
+    with ThreadPoolExecutor(1, "ehrfast-import") as reader:
+        following = reader.submit(next, found, None)
+        while (present := following.result()) is not None:
+            following = reader.submit(next, found, None)
+            yield present
 
 
 def read_documents(file: Path) -> Iterator[tuple[int, Resources | None]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, cast
 
 from ehrfast._core import SealedPack, SigningKey, Transaction, sign_transaction
 from ehrfast.chain.chain import Chain
@@ -20,6 +20,7 @@ def sign_call(
     method: str,
     arguments: object,
     *,
+    numbered: bool = False,
     packs: Sequence[SealedPack] = (),
     lane: int = ROUTINE,
 ) -> Transaction:
@@ -27,14 +28,17 @@ def sign_call(
 
     Args:
         arguments: the method's argument dataclass, or a mapping of its field names.
+        numbered: they are already the numbered map a transaction carries, and are first checked when the call runs.
         packs: sealed packs it attaches, in order.
     """
+    if not numbered:
+        arguments = chain.runtime.encode_arguments(contract, method, arguments)
     return sign_transaction(
         key,
         chain.chain_id,
         contract,
         method,
-        chain.runtime.encode_arguments(contract, method, arguments),
+        cast("Mapping[int, object]", arguments),
         lane=lane,
         expires=chain.clock.judging_ms(chain.published.time_ms) + EXPIRES_AFTER_MS,
         attachments=[(pack.root, pack.wraps_root) for pack in packs],

@@ -24,6 +24,8 @@ from ehrfast.records.classes import INDEX, class_of
 from ehrfast.records.index.memory import Entry, RecordIndex
 from ehrfast.records.seal import DIGEST_BYTES, Draft, seal
 
+WHOLE: Final = 32
+"""Bytes of a whole digest."""
 MAX_RECORDS: Final = 700
 """Records of one transaction; its arguments stay below 256 KiB."""
 MAX_EPOCHS: Final = 700
@@ -45,8 +47,10 @@ class Incoming:
     digest: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _UnderWay:
+    """The newest version submitted of a record, and how many of its submissions are not settled."""
+
     record_id: bytes
     version: int
     digest: bytes
@@ -87,28 +91,30 @@ class RecordWriter:
         if not len(resources):
             return []
         flat = np.ascontiguousarray(spans).reshape(-1)
-        digests = blake3_digests(resources.data, flat)[::2]
+        digests = blake3_digests(resources.data, flat)[::2].tobytes()
         rows = resources.rows()
         custodian = self._subjects.of(None)
         references = []
         for number, (resource_type, resource_id, full_url, _, _) in enumerate(rows):
             if resource_id is None:
-                seed = custodian.root + (full_url or "").encode() + bytes(digests[number])
+                seed = custodian.root + (full_url or "").encode() + digests[WHOLE * number : WHOLE * number + WHOLE]
                 resource_id = keyed_digest("index", seed)[:16].hex()
             references.append(f"{resource_type}/{resource_id}")
         within = {row[2]: reference for row, reference in zip(rows, references, strict=True) if row[2] is not None}
-        limits = spans.tolist()
+        patients = {written: resolve(written, within, self._patient_called) for written in {row[3] for row in rows}}
         return [
             Incoming(
                 reference,
-                row[0],
-                reference if row[0] == "Patient" else resolve(row[3], within, self._patient_called),
-                row[2],
-                limits[number][0],
-                limits[number][1],
-                bytes(digests[number, :DIGEST_BYTES]),
+                resource_type,
+                reference if resource_type == "Patient" else patients[patient],
+                full_url,
+                start,
+                end,
+                digests[place : place + DIGEST_BYTES],
             )
-            for number, (row, reference) in enumerate(zip(rows, references, strict=True))
+            for (resource_type, _, full_url, patient, _), reference, (start, end), place in zip(
+                rows, references, spans.tolist(), range(0, len(digests), WHOLE), strict=True
+            )
         ]
 
     def write(
@@ -128,14 +134,16 @@ class RecordWriter:
             if not drafts:
                 return None
             sealed = seal(self._chain.chain_id, data, drafts, self._subjects)
-            arguments = {"rows": sealed.rows, "epochs": sealed.epochs}
             transaction = sign_call(
-                self._chain, key, "records", "put", arguments, packs=(sealed.pack,), lane=lane
+                self._chain, key, "records", "put", sealed.put(), numbered=True, packs=(sealed.pack,), lane=lane
             )
             for draft in drafts:
-                before = self._under_way.get(draft.reference)
-                count = 1 if before is None else before.pending + 1
-                self._under_way[draft.reference] = _UnderWay(draft.record_id, draft.version, draft.digest, count)
+                mine = self._under_way.get(draft.reference)
+                if mine is None:
+                    self._under_way[draft.reference] = _UnderWay(draft.record_id, draft.version, draft.digest, 1)
+                else:
+                    mine.record_id, mine.version, mine.digest = draft.record_id, draft.version, draft.digest
+                    mine.pending += 1
             pending = self._chain.submit(transaction, (sealed.pack,))
         pending.add_done_callback(lambda settled: self._settled(drafts, settled))
         return Written(pending, len(drafts))
@@ -192,11 +200,9 @@ class RecordWriter:
                 mine = self._under_way.get(draft.reference)
                 if mine is None:
                     continue
-                left = mine.pending - 1
-                if not applied and left == 0:
+                mine.pending -= 1
+                if not applied and mine.pending == 0:
                     del self._under_way[draft.reference]
-                else:
-                    self._under_way[draft.reference] = _UnderWay(mine.record_id, mine.version, mine.digest, left)
         if not applied:
             for draft in drafts:
                 self._subjects.forget_epoch(draft.subject.id, draft.record_class)

@@ -35,12 +35,12 @@ class AdmissionRules:
     Args:
         chain_id: the only chain id accepted.
         contracts: names of the contracts that exist.
-        lane: the lane a transaction may use.
+        lane: the lane a contract's method may use, of the one claimed.
     """
 
     chain_id: str
     contracts: Collection[str]
-    lane: Callable[[Transaction], int]
+    lane: Callable[[str, str, int], int]
 
 
 def admit(submissions: Sequence[Submission], rules: AdmissionRules) -> list[Admitted | str]:
@@ -80,4 +80,4 @@ def _place(verdict: Transaction | str, packs: tuple[SealedPack, ...], rules: Adm
         if carried > MAX_PACK_BYTES:
             return "pack.too_large"
         size += carried
-    return Admitted(verdict, packs, rules.lane(verdict), size)
+    return Admitted(verdict, packs, rules.lane(contract, verdict.method, verdict.lane), size)

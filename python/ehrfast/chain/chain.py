@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -66,6 +67,10 @@ from ehrfast.model.receipt import Receipt
 MAX_PENDING: Final = 50_000
 MAX_PENDING_BYTES: Final = 256 * 1024 * 1024
 RECENT_BLOCKS: Final = 32
+ADMISSION_ITEMS: Final = 2048
+"""Signatures judged at once: enough for a batch to pay, few enough that the first block need not wait for the last."""
+LANES_KEPT: Final = 1024
+"""Methods whose lane is remembered; a stranger may name any number of them."""
 SUBMIT_TIMEOUT_S: Final = 60.0
 
 
@@ -110,7 +115,8 @@ class Chain:
         self._published = recovered.published
         self._window = recovered.window
         self._cosigned: bytes | None = None
-        self._rules = AdmissionRules(self.chain_id, frozenset(runtime.registry.names), runtime.lane)
+        lane = lru_cache(LANES_KEPT)(runtime.registry.lane)
+        self._rules = AdmissionRules(self.chain_id, frozenset(runtime.registry.names), lane)
         self._lanes = Lanes()
         self._early: list[Admitted] = []
         self._assembled: deque[_Assembled] = deque()
@@ -315,15 +321,19 @@ class Chain:
                     stop = True
                     break
                 entries.extend(more)
-            try:
-                self._admit(entries)
-            except EhrfastError as error:
-                self._stop_after(error)
-            except BaseException as error:
-                self._stop_after(error)
-                raise
+            for start in range(0, len(entries), ADMISSION_ITEMS):
+                self._admit_or_stop(entries[start : start + ADMISSION_ITEMS])
             if stop:
                 return
+
+    def _admit_or_stop(self, entries: list[tuple[Submission, PendingReceipt]]) -> None:
+        try:
+            self._admit(entries)
+        except EhrfastError as error:
+            self._stop_after(error)
+        except BaseException as error:
+            self._stop_after(error)
+            raise
 
     def _admit(self, entries: list[tuple[Submission, PendingReceipt]]) -> None:
         if self._failure is not None:
@@ -411,7 +421,7 @@ class Chain:
             view=view,
             block=BlockContext(self.chain_id, last.height + 1, batch.time_ms),
             first_index=last.tree_size,
-            seen=self._was_executed,
+            seen=self._executed,
         )
         self._early.extend(execution.early)
         if execution.refused:
@@ -471,8 +481,12 @@ class Chain:
         newest = next(reversed(list(self._assembled)), None)
         return self._published if newest is None else newest.block
 
-    def _was_executed(self, transaction_id: bytes) -> bool:
-        return transaction_id in self._window or any(transaction_id in block.ids for block in list(self._assembled))
+    def _executed(self, ids: Collection[bytes]) -> set[bytes]:
+        """Those executed already. A block enters the window before it leaves the assembled ones: asked in that order,
+        a commit meanwhile hides none."""
+        waiting = [block.ids for block in list(self._assembled)]
+        found = self._window.known(ids)
+        return found.union(*(unpublished.intersection(ids) for unpublished in waiting))
 
     def _release_early(self, block_time: int) -> None:
         if self._early:

@@ -7,7 +7,7 @@ Nothing here is durable, and nothing here reads the clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from ehrfast._core import SealedPack, StateView, Transaction
@@ -44,40 +44,42 @@ def execute(
     view: StateView,
     block: BlockContext,
     first_index: int,
-    seen: Callable[[bytes], bool],
+    seen: Callable[[Collection[bytes]], Collection[bytes]],
 ) -> Execution:
     """Runs due timers, then the batch in its order.
 
     Args:
         view: an empty overlay over the state before this block.
         first_index: leaf index of the block's first leaf.
-        seen: whether an id was executed within the replay window, unpublished blocks included.
+        seen: which of some ids were executed within the replay window, unpublished blocks included.
     """
     result = Execution()
+    entries, receipts = result.entries, result.receipts
+    height, time_ms = block.height, block.time_ms
 
-    def record(entry: Transaction | bytes, identifier: bytes, outcome: Outcome) -> None:
-        events = tuple((event.contract, event.name, event.values) for event in outcome.events)
-        index = first_index + len(result.entries)
-        receipt = Receipt(identifier, block.height, index, outcome.code, outcome.work, outcome.write_count, events)
-        result.entries.append((entry, receipt.encode()))
-        result.receipts.append(receipt)
+    def record(entry: Transaction | bytes, identifier: bytes, index: int, outcome: Outcome) -> None:
+        events = tuple([(event.contract, event.name, event.values) for event in outcome.events])
+        receipt = Receipt(identifier, height, index, outcome.code, outcome.work, outcome.write_count, events)
+        entries.append((entry, receipt.encode()))
+        receipts.append(receipt)
 
     for timer_id, outcome in runtime.run_timers(view, block, first_index):
-        record(timer_id, timer_id, outcome)
-    here: set[bytes] = set()
+        record(timer_id, timer_id, first_index + len(entries), outcome)
+    done = set(seen([item.transaction.id for item in batch.items]))
     for item in batch.items:
         transaction = item.transaction
         identifier = transaction.id
-        fault = expiry_fault(transaction.expires, block.time_ms)
+        fault = expiry_fault(transaction.expires, time_ms)
         if fault == "transaction.too_early":
             result.early.append(item)
         elif fault is not None:
             result.refused.append((item, fault))
-        elif identifier in here or seen(identifier):
+        elif identifier in done:
             result.refused.append((item, "transaction.replayed"))
         else:
-            here.add(identifier)
-            index = first_index + len(result.entries)
-            record(transaction, identifier, runtime.execute(view, transaction, block, index))
-            result.packs.extend(item.packs)
+            done.add(identifier)
+            index = first_index + len(entries)
+            record(transaction, identifier, index, runtime.execute(view, transaction, block, index))
+            if item.packs:
+                result.packs.extend(item.packs)
     return result

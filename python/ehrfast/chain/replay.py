@@ -26,6 +26,10 @@ class ReplayWindow:
     def __len__(self) -> int:
         return len(self._seen)
 
+    def known(self, ids: Iterable[bytes]) -> set[bytes]:
+        """Those of the ids that are in the window."""
+        return self._seen.intersection(ids)
+
     def add(self, ids: Iterable[bytes], time_ms: int) -> None:
         """Remembers the ids of a block with that time, failed calls included."""
         listed = list(ids)

@@ -65,6 +65,10 @@ class SealedRecords:
     rows: tuple[tuple[object, ...], ...]
     epochs: tuple[tuple[object, ...], ...]
 
+    def put(self) -> dict[int, object]:
+        """The numbered arguments of ``records.put``; no epochs is the default, and defaults are left out."""
+        return {1: self.rows, 2: self.epochs} if self.epochs else {1: self.rows}
+
 
 def seal(origin: str, data: bytes, drafts: Sequence[Draft], subjects: Subjects) -> SealedRecords:
     """Encrypts, commits and wraps drafts in one batch; the work runs in Rust without the GIL.
@@ -87,7 +91,9 @@ def seal(origin: str, data: bytes, drafts: Sequence[Draft], subjects: Subjects) 
 
     items: list[tuple[bytes, int, str, list[ClassKey]]] = []
     for draft in drafts:
-        keys = [key_of(subject, draft.record_class) for subject in (draft.subject, *draft.co_recipients)]
+        keys = [key_of(draft.subject, draft.record_class)]
+        if draft.co_recipients:
+            keys += [key_of(subject, draft.record_class) for subject in draft.co_recipients]
         items.append((draft.record_id, draft.version, draft.record_class, keys))
     for position, subject in enumerate(_by_id(drafts, manifests), start=len(drafts)):
         items.append((subject.id, position, INDEX, [key_of(subject, INDEX)]))
@@ -98,13 +104,13 @@ def seal(origin: str, data: bytes, drafts: Sequence[Draft], subjects: Subjects) 
             draft.version,
             draft.subject.id,
             draft.record_class,
-            epochs[draft.subject.id, draft.record_class].key.epoch,
+            item[3][0].epoch,
             commitment,
             0,
             position,
             PLACE_CHAIN,
         )
-        for position, (draft, commitment) in enumerate(zip(drafts, pack.commitments, strict=False))
+        for position, (draft, item, commitment) in enumerate(zip(drafts, items, pack.commitments, strict=False))
     )
     unposted = tuple(
         (subject, record_class, epoch.key.epoch, epoch.key.public_key)
@@ -128,11 +134,9 @@ def _by_id(drafts: Sequence[Draft], order: dict[bytes, list[tuple[int, str, str 
 
 
 def _spans(data: bytes, drafts: Sequence[Draft], listed: Sequence[bytes]) -> NDArray[np.uint64]:
-    spans = np.empty((len(drafts) + len(listed), 2), dtype=np.uint64)
-    for position, draft in enumerate(drafts):
-        spans[position] = (draft.start, draft.end)
+    spans = [(draft.start, draft.end) for draft in drafts]
     end = len(data)
-    for position, manifest in enumerate(listed, start=len(drafts)):
-        spans[position] = (end, end + len(manifest))
+    for manifest in listed:
+        spans.append((end, end + len(manifest)))
         end += len(manifest)
-    return spans
+    return np.array(spans, dtype=np.uint64).reshape(-1, 2)

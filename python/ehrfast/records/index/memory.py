@@ -106,8 +106,8 @@ class RecordIndex:
             listed = dict(self._open_manifests(block.pack(pack_root), len(placed)))
             with self._lock:
                 for position, row in placed.items():
-                    if position in listed:
-                        self._add(row, *listed[position], receipt, block.time_ms)
+                    if (told := listed.get(position)) is not None:
+                        self._add(row, *told, receipt, block.time_ms)
 
     def _add(
         self,
@@ -130,15 +130,15 @@ class RecordIndex:
             time_ms,
             digest,
         )
+        resource_type, _, resource_id = reference.partition("/")
         known = self._versions.get(reference)
         if known is None:
             self._versions[reference] = [entry]
-            self._by_type.setdefault(entry.resource_type, []).append(reference)
+            self._by_type.setdefault(resource_type, []).append(reference)
             self._by_subject.setdefault(entry.subject, []).append(reference)
-            self._records += entry.record_class != "audit"
+            self._records += record_class != "audit"
         else:
             known.append(entry)
-        resource_id = reference.partition("/")[2]
         self._full_urls[full_url or f"urn:uuid:{resource_id}"] = reference
 
     def _open_manifests(
