@@ -23,9 +23,9 @@ import ehrfast.chain.chain as chain_stages
 from ehrfast import Node, verify
 from ehrfast._core import decode_block_leaf
 from ehrfast.errors import NotFoundError
-from ehrfast.model.checkpoint import Checkpoint, Note
+from ehrfast.model.checkpoint import Checkpoint, Note, VerifierKey
 from ehrfast.model.tlog_proof import TlogProof
-from ehrfast.witness import Witness, WitnessServer, request_cosignature
+from ehrfast.witness import Witness, WitnessServer
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "walk.md"
 LANES: Final = ("emergency", "urgent", "routine")
@@ -291,24 +291,24 @@ def _tell_proof(node: Node, folder: Path, story: Story, names: Names) -> None:
         node.session(node.identities.get(doctor.id.hex()), purpose="TREAT") as session,
     ):
         witness.add_log(node.verifier_key)
-        note = node.chain.checkpoint
-        line = request_cosignature(server.url, witness.vkey, 0, node.chain.log.prove_consistency, note)
-        checkpoint = Checkpoint.parse(Note.parse(note).text)
+        state = node.add_witness(server.url, witness.vkey)
         story.stage(
             "witness",
-            "Somebody else remembers the checkpoint and will refuse any that does not extend it. A node does not ask "
-            "by itself yet; whoever keeps checkpoints asks for it.",
-            takes=f"checkpoint of {checkpoint.tree_size} leaves",
-            gives=f"a cosignature, {len((note + line.encode()).splitlines()) - len(note.splitlines())} line more",
+            "Somebody else remembers the newest checkpoint, signs it too, and will refuse any that does not extend it.",
+            takes=f"checkpoint of {node.chain.published.tree_size} leaves",
+            gives=f"a cosignature for {state.tree_size} leaves",
         )
-        evidence = session.prove("Observation/bp1", disclose=True)
+        evidence = session.prove("Observation/bp1", disclose=True, quorum=1)
     proof = TlogProof.parse(evidence.text)
-    checked = verify(evidence, key=node.verifier_key, content=_received())
+    checked = verify(evidence, key=node.verifier_key, content=_received(), witnesses=[witness.vkey])
+    signers = [each.name for each in Note.parse(proof.checkpoint).signatures]
+    assert signers == [node.chain.chain_id, VerifierKey.decode(witness.vkey).name]
     story.stage(
         "prove",
         "Evidence is one text: the last block leaf, its place under the checkpoint, and the record's row under its "
-        "state root. It is checked without a node, with the verifier key alone.",
+        "state root. It is checked without a node, with the verifier keys alone.",
         gives=f"a C2SP tlog-proof, leaf {proof.index} of {checked.tree_size}, {len(proof.hashes)} hashes",
+        signatures=f"{len(signers)}, the node's and the witness's",
         shows=f"record {names(checked.record_id, '?')} version {checked.version}, written at leaf {checked.index}",
         by=f"{names(checked.author, '?')}, key in {checked.custody} custody",
         content_matches=checked.content_matches,
