@@ -77,7 +77,8 @@ class RecordWriter:
         self._chain = chain
         self._subjects = subjects
         self._index = index
-        self._lock = threading.Lock()
+        self._order = threading.Lock()  # plan and submission of one write; held while the chain is full
+        self._lock = threading.Lock()  # the versions under way; never held while waiting: receipts settle under it
         self._under_way: dict[str, _UnderWay] = {}
         self._submitted_patients: dict[str, str] = {}
 
@@ -129,22 +130,24 @@ class RecordWriter:
         """
         self._chain.require_writable()
         self._join_patients(incoming)
-        with self._lock:
-            drafts = self._plan(incoming)
+        with self._order:
+            with self._lock:
+                drafts = self._plan(incoming)
             if not drafts:
                 return None
             sealed = seal(self._chain.chain_id, data, drafts, self._subjects)
             transaction = sign_call(
                 self._chain, key, "records", "put", sealed.put(), numbered=True, packs=(sealed.pack,), lane=lane
             )
-            for draft in drafts:
-                mine = self._under_way.get(draft.reference)
-                if mine is None:
-                    self._under_way[draft.reference] = _UnderWay(draft.record_id, draft.version, draft.digest, 1)
-                else:
-                    mine.record_id, mine.version, mine.digest = draft.record_id, draft.version, draft.digest
-                    mine.pending += 1
             pending = self._chain.submit(transaction, (sealed.pack,))
+            with self._lock:
+                for draft in drafts:
+                    mine = self._under_way.get(draft.reference)
+                    if mine is None:
+                        self._under_way[draft.reference] = _UnderWay(draft.record_id, draft.version, draft.digest, 1)
+                    else:
+                        mine.record_id, mine.version, mine.digest = draft.record_id, draft.version, draft.digest
+                        mine.pending += 1
         pending.add_done_callback(lambda settled: self._settled(drafts, settled))
         return Written(pending, len(drafts))
 
