@@ -89,7 +89,7 @@ def _plain(build: Build, folder: Path) -> Json:
     wall, process, after = time.perf_counter() - wall, time.process_time() - process, _thread_seconds()
     close()
     threads = {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
-    threads["pool of the core and other native threads"] = max(0.0, process - sum(threads.values()))
+    threads["pool of the core, and threads that have ended"] = max(0.0, process - sum(threads.values()))
     shares = sorted(((name, seconds / process) for name, seconds in threads.items()), key=lambda pair: -pair[1])
     return {"items": items, "wall_s": wall, "process_s": process, "threads": shares}
 
