@@ -53,7 +53,8 @@ class Subscription:
         """Returns once the handler has finished that block: reads see what was just written.
 
         Raises:
-            UnavailableError: ``subscriber.failed`` or ``subscriber.timeout``.
+            UnavailableError: ``subscriber.failed``, with its name and the block it failed at, or
+                ``subscriber.timeout``.
         """
         if self._next > height:
             return
@@ -61,7 +62,8 @@ class Subscription:
         with self._changed:
             while self._next <= height:
                 if self._failure is not None:
-                    raise UnavailableError("subscriber.failed") from self._failure
+                    failed = {"subscriber": _name_of(self._handler), "height": self._next}
+                    raise UnavailableError("subscriber.failed", failed) from self._failure
                 left = deadline - monotonic()
                 if left <= 0 or self._stopping:
                     raise UnavailableError("subscriber.timeout", {"height": height})
@@ -91,3 +93,7 @@ class Subscription:
             while self._next > self._published() and not self._stopping:
                 self._changed.wait()
             return not self._stopping
+
+
+def _name_of(handler: Callable[[PublishedBlock], None]) -> str:
+    return getattr(handler, "__qualname__", type(handler).__qualname__)
