@@ -36,7 +36,7 @@ from ehrfast.chain.commit import commit
 from ehrfast.chain.cosign import PROVING_S, Cosigner, load_cosigned
 from ehrfast.chain.execute import Execution, execute
 from ehrfast.chain.fsck import FsckReport, fsck
-from ehrfast.chain.order import order
+from ehrfast.chain.order import MAX_BLOCK_BYTES, MAX_BLOCK_ITEMS, order
 from ehrfast.chain.pending import PendingReceipt, PendingReceipts, refusal, settle
 from ehrfast.chain.prove import prove
 from ehrfast.chain.publish import Published, publish
@@ -52,6 +52,7 @@ from ehrfast.consensus.engine import (
     QueryAnswer,
     SnapshotOffer,
     build_engine,
+    total_bytes,
 )
 from ehrfast.consensus.lanes import EMERGENCY, Lanes
 from ehrfast.contracts.contract import BlockContext
@@ -83,6 +84,14 @@ class _Assembled:
     view: StateView
     execution: Execution
     ids: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A promise given and not yet kept, and the room its packs take up."""
+
+    receipt: PendingReceipt
+    packed: int
 
 
 class Chain:
@@ -124,7 +133,7 @@ class Chain:
         self._state_lock = threading.Lock()
         self._changed = threading.Condition()
         self._settled = threading.Condition()
-        self._pending: dict[bytes, PendingReceipt] = {}
+        self._pending: dict[bytes, _Waiting] = {}
         self._waiting = 0
         self._waiting_bytes = 0
         self._intake: SimpleQueue[list[tuple[Submission, PendingReceipt]] | None] = SimpleQueue()
@@ -348,8 +357,8 @@ class Chain:
         for (submission, pending), verdict in zip(entries, verdicts, strict=True):
             code = verdict if isinstance(verdict, str) else self._hint(verdict, steady)
             if code is None and isinstance(verdict, Admitted):
-                twin = self._pending.setdefault(verdict.transaction.id, pending)
-                if twin is pending:
+                waiting = _Waiting(pending, _packed([submission]))
+                if self._pending.setdefault(verdict.transaction.id, waiting) is waiting:
                     admitted.append(verdict)
                     continue
                 code = "transaction.replayed"
@@ -377,9 +386,7 @@ class Chain:
             waiting, self._pending = self._pending, {}
         self._lanes.drain()
         self._early.clear()
-        outcomes: list[tuple[PendingReceipt, Receipt | EhrfastError]] = [(p, error) for p in waiting.values()]
-        if outcomes:
-            self._settle(outcomes, self._waiting_bytes)
+        self._keep([(promise, error) for promise in waiting.values()])
 
     def _stop_after(self, error: BaseException) -> None:
         """The engine, or a stage, failed: no write is accepted any more, and no pending one is called a success."""
@@ -406,9 +413,15 @@ class Chain:
         return batch if batch.items or due else None
 
     def validate(self, batch: Batch) -> bool:
-        """Whether every item is signed, of this chain, and within its limits; see `Application.validate`."""
-        submissions = [Submission(item.transaction, item.packs) for item in batch.items]
-        return not any(isinstance(verdict, str) for verdict in admit(submissions, self._rules))
+        """Whether the batch comes after the last block, fits a block, and every item is signed and of this chain."""
+        if batch.time_ms <= self._last().time_ms or len(batch.items) > MAX_BLOCK_ITEMS:
+            return False
+        admitted: list[Admitted] = []
+        for verdict in admit([Submission(item.transaction, item.packs) for item in batch.items], self._rules):
+            if isinstance(verdict, str):
+                return False
+            admitted.append(verdict)
+        return len(admitted) == 1 or total_bytes(admitted) <= MAX_BLOCK_BYTES
 
     def execute(self, batch: Batch) -> Executed:
         """Runs a batch over the newest executed state; see `Application.execute`."""
@@ -423,10 +436,9 @@ class Chain:
             first_index=last.tree_size,
             seen=self._executed,
         )
-        self._early.extend(execution.early)
-        if execution.refused:
-            self._settle_refused(execution.refused)
+        self._keep_early(execution)
         if not execution.entries:
+            self._settle_refused(execution.refused)
             return Executed(None, _app_hash(last), 0)
         block, trie = assemble(
             execution,
@@ -442,6 +454,7 @@ class Chain:
         self._assembled.append(_Assembled(block, trie, view, execution, ids))
         if self._assembled[0].view is view:
             view.detach_parent()
+        self._settle_refused(execution.refused)
         return Executed(block.height, _app_hash(block), block.leaf_count + 1)
 
     def commit(self) -> Committed:
@@ -455,6 +468,7 @@ class Chain:
             published = publish(block, oldest.trie, state=self._state, signer=self._signer, slots=self._slots)
             self._published = published
             self._window.add(oldest.ids, block.time_ms)
+            kept = [(self._pending.pop(receipt.id, None), receipt) for receipt in execution.receipts]
             self._assembled.popleft()
             if self._assembled:
                 self._assembled[0].view.detach_parent()
@@ -464,7 +478,7 @@ class Chain:
         with self._changed:
             self._recent.append(told)
             self._changed.notify_all()
-        self._settle_executed(execution)
+        self._keep([(promise, receipt) for promise, receipt in kept if promise is not None])
         return Committed(block.height, 0)
 
     def snapshot(self) -> tuple[SnapshotOffer, ...]:
@@ -488,31 +502,44 @@ class Chain:
         found = self._window.known(ids)
         return found.union(*(unpublished.intersection(ids) for unpublished in waiting))
 
+    def _in_flight(self, transaction_id: bytes) -> bool:
+        """Whether it is executed and its block not yet published."""
+        return any(transaction_id in block.ids for block in list(self._assembled))
+
     def _release_early(self, block_time: int) -> None:
         if self._early:
             due = [item for item in self._early if item.transaction.expires <= block_time + WINDOW_MS]
             self._early = [item for item in self._early if item.transaction.expires > block_time + WINDOW_MS]
             self._lanes.put_back(due)
 
+    def _keep_early(self, execution: Execution) -> None:
+        """Keeps each early item once, until it runs or is refused, in whichever block another node puts it."""
+        if not self._early and not execution.early:
+            return
+        over = {receipt.id for receipt in execution.receipts}
+        over.update(item.transaction.id for item, _ in execution.refused)
+        waiting = {item.transaction.id: item for item in (*self._early, *execution.early)}
+        self._early = [item for identifier, item in waiting.items() if identifier not in over]
+
     def _next_due(self) -> int | None:
         early = min((item.transaction.expires - WINDOW_MS for item in list(self._early)), default=None)
         return min((due for due in (early, self._earliest_timer) if due is not None), default=None)
 
     def _settle_refused(self, refused: Sequence[tuple[Admitted, str]]) -> None:
-        outcomes: list[tuple[PendingReceipt, Receipt | EhrfastError]] = []
+        """Tells who was refused. A twin of a transaction in flight is silent: the receipt comes with that block."""
+        kept: list[tuple[_Waiting, Receipt | EhrfastError]] = []
         for item, code in refused:
-            pending = self._pending.pop(item.transaction.id, None)
-            if pending is not None:
-                outcomes.append((pending, refusal(code)))
-        self._settle(outcomes, sum(pack.size for item, _ in refused for pack in item.packs))
+            if self._in_flight(item.transaction.id):
+                continue
+            promise = self._pending.pop(item.transaction.id, None)
+            if promise is not None:
+                kept.append((promise, refusal(code)))
+        self._keep(kept)
 
-    def _settle_executed(self, execution: Execution) -> None:
-        outcomes: list[tuple[PendingReceipt, Receipt | EhrfastError]] = []
-        for receipt in execution.receipts:
-            pending = self._pending.pop(receipt.id, None)
-            if pending is not None:
-                outcomes.append((pending, receipt))
-        self._settle(outcomes, sum(pack.size for pack in execution.packs))
+    def _keep(self, promises: Sequence[tuple[_Waiting, Receipt | EhrfastError]]) -> None:
+        if promises:
+            outcomes = [(promise.receipt, outcome) for promise, outcome in promises]
+            self._settle(outcomes, sum(promise.packed for promise, _ in promises))
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────
 
