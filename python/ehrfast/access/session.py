@@ -203,6 +203,7 @@ class Session:
 
     def _begin(self, interaction: Any) -> Principal:
         self._require_open()
+        self._gate.chain.require_writable()  # no read answers whose audit could not be kept
         self._gate.catch_up()
         principal = self._gate.principal(self._identity.id)
         self._gate.require_reader(principal, self._purpose, interaction)

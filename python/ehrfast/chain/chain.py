@@ -338,16 +338,13 @@ class Chain:
     def _admit_or_stop(self, entries: list[tuple[Submission, PendingReceipt]]) -> None:
         try:
             self._admit(entries)
-        except EhrfastError as error:
+        except BaseException as error:  # nothing can be admitted any more; `failure` keeps the place
             self._stop_after(error)
-        except BaseException as error:
-            self._stop_after(error)
-            raise
+            self._refuse([pending for _, pending in entries if not pending.done()])
 
     def _admit(self, entries: list[tuple[Submission, PendingReceipt]]) -> None:
         if self._failure is not None:
-            stopped = UnavailableError("chain.stopped", {"cause": self._failure.code})
-            self._settle([(pending, stopped) for _, pending in entries], _packed(s for s, _ in entries))
+            self._refuse([pending for _, pending in entries])
             return
         steady = self.clock.steady
         admitted: list[Admitted] = []
@@ -388,11 +385,18 @@ class Chain:
         self._early.clear()
         self._keep([(promise, error) for promise in waiting.values()])
 
+    def _refuse(self, pending: Sequence[PendingReceipt]) -> None:
+        """Answers what came to a stopped chain; its room is counted no more, as nothing is taken any more."""
+        cause = "chain.fault" if self._failure is None else self._failure.code
+        stopped = UnavailableError("chain.stopped", {"cause": cause})
+        self._settle([(each, stopped) for each in pending], 0)
+
     def _stop_after(self, error: BaseException) -> None:
         """The engine, or a stage, failed: no write is accepted any more, and no pending one is called a success."""
-        cause = error if isinstance(error, EhrfastError) else UnavailableError("chain.fault")
-        if cause is not error:
-            cause.__cause__ = error
+        cause = error if isinstance(error, EhrfastError) else None
+        if cause is None:  # its text could quote a record: the kind and the place are kept, not the words
+            fault = UnavailableError("chain.fault", {"kind": type(error).__name__})
+            cause = fault.with_traceback(error.__traceback__)
         self._failure = self._failure or cause
         stopped = UnavailableError("chain.stopped", {"cause": cause.code})
         stopped.__cause__ = cause

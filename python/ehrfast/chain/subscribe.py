@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
-from ehrfast.errors import UnavailableError
+from ehrfast.errors import EhrfastError, UnavailableError
 from ehrfast.model.block import PublishedBlock
 
 
@@ -62,8 +62,13 @@ class Subscription:
         with self._changed:
             while self._next <= height:
                 if self._failure is not None:
-                    failed = {"subscriber": _name_of(self._handler), "height": self._next}
-                    raise UnavailableError("subscriber.failed", failed) from self._failure
+                    failed = {
+                        "subscriber": _name_of(self._handler),
+                        "height": self._next,
+                        "cause": _cause_of(self._failure),
+                    }
+                    ours = self._failure if isinstance(self._failure, EhrfastError) else None
+                    raise UnavailableError("subscriber.failed", failed) from ours
                 left = deadline - monotonic()
                 if left <= 0 or self._stopping:
                     raise UnavailableError("subscriber.timeout", {"height": height})
@@ -97,3 +102,8 @@ class Subscription:
 
 def _name_of(handler: Callable[[PublishedBlock], None]) -> str:
     return getattr(handler, "__qualname__", type(handler).__qualname__)
+
+
+def _cause_of(failure: BaseException) -> str:
+    """The code of what went wrong, or its kind: the text of a foreign exception could quote a record."""
+    return failure.code if isinstance(failure, EhrfastError) else type(failure).__name__
