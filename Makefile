@@ -5,7 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROFILE := release
 export PYTHONPATH := python
-export PYTHONWARNINGS := default
 
 .PHONY: help tools setup build demo test verify fix rust-test python-test wheel bench profile walk clean
 
@@ -58,7 +57,7 @@ wheel: setup
 	$(BIN)/maturin build --locked --release --out dist
 
 build: setup
-	@$(BIN)/maturin develop --locked --profile $(PROFILE) --skip-install --quiet
+	@$(BIN)/maturin develop --locked --profile $(PROFILE) --quiet
 
 setup: tools $(VENV)/.installed
 
