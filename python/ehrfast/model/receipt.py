@@ -6,9 +6,10 @@ receipt = CBOR [id, height, index, code, work, write count, events]; its BLAKE3 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from ehrfast._core import cbor_decode, cbor_encode
-from ehrfast.errors import CorruptionError, EhrfastError, InvalidInputError
+from ehrfast.errors import ConflictError, DeniedError, EhrfastError, InvalidInputError, NotFoundError
 
 MAX_RECEIPT_BYTES = 64 * 1024
 
@@ -68,21 +69,31 @@ class Receipt:
         return Receipt(identifier, height, index, code, work, write_count, events)
 
 
-_DENIED = ("not_permitted", "not_admin", "denied", "self_issue", "unknown_sender", "no_key")
-_CONFLICT = ("conflict", "exists", "stale", "gap", "no_epoch", "duplicate")
+_KINDS: Final[dict[type[EhrfastError], frozenset[str]]] = {
+    DeniedError: frozenset({"not_permitted", "not_custodian", "not_current_key", "no_key", "self_issue"}),
+    NotFoundError: frozenset({"unknown", "unknown_key", "unknown_method", "no_credential"}),
+    ConflictError: frozenset(
+        {
+            "already_revoked",
+            "audit_final",
+            "class_changed",
+            "credential_exists",
+            "deleted",
+            "duplicate_epoch",
+            "epoch_stale",
+            "exists",
+            "key_in_use",
+            "no_epoch",
+            "pack_changed",
+            "sequence_gap",
+            "version_conflict",
+        }
+    ),
+}
 
 
 def call_error(code: str) -> EhrfastError:
-    """The exception a failed contract call stands for, chosen by the last word of its code."""
-    from ehrfast import errors
-
-    last = code.rsplit(".", 1)[-1]
-    if last == "broken":
-        return CorruptionError(code) if code.startswith("store.") else InvalidInputError(code)
-    if any(word in last for word in _DENIED):
-        return errors.DeniedError(code)
-    if any(word in last for word in _CONFLICT):
-        return errors.ConflictError(code)
-    if last.startswith("unknown"):
-        return errors.NotFoundError(code)
-    return InvalidInputError(code)
+    """The exception a failed contract call stands for, by the last word of its code; any other is invalid input."""
+    word = code.rsplit(".", 1)[-1]
+    kind = next((kind for kind, words in _KINDS.items() if word in words), InvalidInputError)
+    return kind(code)

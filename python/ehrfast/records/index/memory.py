@@ -19,8 +19,8 @@ from ehrfast.model.receipt import Receipt
 from ehrfast.records.classes import INDEX
 from ehrfast.records.seal import MANIFEST_VERSION
 
-_PUTS = {("records", "put"): (1, 2), ("access", "append"): (2, 3)}
-"""Contract and method to the argument numbers of (rows, epochs)."""
+_ROWS_ARGUMENT = {("records", "put"): 1, ("access", "append"): 2}
+"""Contract and method to the number of the argument that lists the rows."""
 _ROW_WIDTH = 9
 
 
@@ -62,7 +62,7 @@ class RecordIndex:
         for transaction, receipt in block.calls:
             if transaction is None or not receipt.applied:
                 continue
-            if (transaction.contract, transaction.method) in _PUTS:
+            if (transaction.contract, transaction.method) in _ROWS_ARGUMENT:
                 self._take(transaction, receipt, block)
 
     def versions(self, reference: str) -> Sequence[Entry]:
@@ -97,12 +97,12 @@ class RecordIndex:
         return self._records
 
     def _take(self, transaction: Transaction, receipt: Receipt, block: PublishedBlock) -> None:
-        rows_field, _ = _PUTS[transaction.contract, transaction.method]
+        rows_field = _ROWS_ARGUMENT[transaction.contract, transaction.method]
         rows = transaction.args.get(rows_field, ())
-        if not isinstance(rows, tuple):
+        if not isinstance(rows, tuple) or any(len(row) != _ROW_WIDTH for row in rows):
             raise CorruptionError("index.malformed_arguments", {"height": block.height})
         for number, (pack_root, _) in enumerate(transaction.attachments):
-            placed = {row[7]: row for row in rows if len(row) == _ROW_WIDTH and row[6] == number}
+            placed = {row[7]: row for row in rows if row[6] == number}
             listed = dict(self._open_manifests(block.pack(pack_root), len(placed)))
             with self._lock:
                 for position, row in placed.items():
