@@ -267,14 +267,11 @@ class Node:
             raise
         finally:
             lock.release()
-        node = Node.open(path)
         try:
-            node._enrol_gateway(chain)
+            return Node.open(path)
         except BaseException:
-            node.close()
             _remove_contents(path)
             raise
-        return node
 
     @staticmethod
     def _make(path: Path, organisation: str, chain: str, root_key: RootKeySource | None) -> None:
@@ -347,7 +344,13 @@ class Node:
             if lock is not None:
                 lock.release()
             raise
-        return Node(path, settings, keys, lock, chains)
+        node = Node(path, settings, keys, lock, chains)
+        try:
+            node._enrol_missing_gateways()
+        except BaseException:
+            node.close()
+            raise
+        return node
 
     def close(self) -> None:
         """Commits what was submitted, then lets go of the folder."""
@@ -590,6 +593,14 @@ class Node:
             sum(report.transactions for report in reports),
             tuple(fault for report in reports for fault in report.faults),
         )
+
+    def _enrol_missing_gateways(self) -> None:
+        """The first block after block 0: also where a crash came between a chain's founding and it."""
+        if self._lock is None:
+            return
+        for name, chain in self._chains.items():
+            if chain.view("identity", "identity", {"id": self.settings.gateway}) is None:
+                self._enrol_gateway(name)
 
     def _enrol_gateway(self, chain: str) -> None:
         gateway = self.signing_keys.get(self.settings.gateway)

@@ -118,3 +118,25 @@ def test_what_a_crash_left_of_a_new_chain_is_no_chain_and_in_nobodys_way(tmp_pat
         assert not left.exists()
     with Node.open(folder) as node:
         assert set(node.chains) == {"main", "trial"}
+
+
+def test_a_chain_founded_and_cut_off_before_its_first_block_gets_its_gateway_at_the_next_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "clinic.ehr"
+    folder.mkdir()
+    Node._make(folder, "Clinic North", "main", None)
+    with Node.open(folder, read_only=True) as reader:
+        assert reader.chain.published.height == 0
+    with Node.open(folder) as node:
+        assert node.chain.published.height == 1
+        with monkeypatch.context() as crash:
+            crash.setattr(Node, "_enrol_gateway", lambda node, chain: None)
+            node.add_chain("trial")
+    with Node.open(folder) as node:
+        for chain in node.chains.values():
+            assert chain.view("identity", "identity", {"id": node.settings.gateway}) is not None
+        assert node.session(node.identities.gateway, purpose="TREAT")
+        heights = [chain.published.height for chain in node.chains.values()]
+    with Node.open(folder) as node:
+        assert [chain.published.height for chain in node.chains.values()] == heights == [1, 1]

@@ -7,7 +7,7 @@ import logging
 import threading
 
 import pytest
-from ehrfast.chain.pending import PendingReceipt, PendingReceipts, refusal, settle
+from ehrfast.chain.pending import PendingReceipt, PendingReceipts, Settlement, refusal, settle
 from ehrfast.errors import (
     ConflictError,
     DeniedError,
@@ -24,17 +24,17 @@ FAILED = Receipt(b"\x02" * 32, 1, 3, "records.not_permitted", 10, 0, ())
 
 
 @pytest.fixture
-def settled() -> threading.Condition:
-    return threading.Condition()
+def settled() -> Settlement:
+    return Settlement()
 
 
-def later(settled: threading.Condition, pending: PendingReceipt, outcome: Receipt | EhrfastError) -> threading.Timer:
+def later(settled: Settlement, pending: PendingReceipt, outcome: Receipt | EhrfastError) -> threading.Timer:
     timer = threading.Timer(0.02, settle, (settled, [(pending, outcome)]))
     timer.start()
     return timer
 
 
-def test_a_promise_is_open_until_it_is_settled(settled: threading.Condition) -> None:
+def test_a_promise_is_open_until_it_is_settled(settled: Settlement) -> None:
     pending = PendingReceipt(settled)
     assert (pending.done(), pending.applied(), repr(pending)) == (False, False, "PendingReceipt(pending)")
     for timeout in (0, 0.01):
@@ -46,7 +46,7 @@ def test_a_promise_is_open_until_it_is_settled(settled: threading.Condition) -> 
     assert pending.result(0) is APPLIED
 
 
-def test_a_failed_call_is_a_receipt_to_outcome_and_an_error_to_result(settled: threading.Condition) -> None:
+def test_a_failed_call_is_a_receipt_to_outcome_and_an_error_to_result(settled: Settlement) -> None:
     pending = PendingReceipt(settled)
     settle(settled, [(pending, FAILED)])
     assert pending.outcome(0) is FAILED
@@ -56,7 +56,7 @@ def test_a_failed_call_is_a_receipt_to_outcome_and_an_error_to_result(settled: t
     assert denied.value.code == "records.not_permitted"
 
 
-def test_a_refusal_is_raised_by_both(settled: threading.Condition) -> None:
+def test_a_refusal_is_raised_by_both(settled: Settlement) -> None:
     pending = PendingReceipt(settled)
     settle(settled, [(pending, refusal("transaction.expired"))])
     for ask in (pending.outcome, pending.result):
@@ -65,7 +65,7 @@ def test_a_refusal_is_raised_by_both(settled: threading.Condition) -> None:
         assert refused.value.code == "transaction.expired"
 
 
-def test_threads_that_wait_are_woken_by_one_settlement(settled: threading.Condition) -> None:
+def test_threads_that_wait_are_woken_by_one_settlement(settled: Settlement) -> None:
     promises = [PendingReceipt(settled) for _ in range(8)]
     got: list[Receipt] = []
     threads = [threading.Thread(target=lambda one=one: got.append(one.result(30))) for one in promises]
@@ -77,7 +77,7 @@ def test_threads_that_wait_are_woken_by_one_settlement(settled: threading.Condit
     assert got == [APPLIED] * 8
 
 
-def test_callbacks_run_once_on_the_settling_thread_and_at_once_when_settled(settled: threading.Condition) -> None:
+def test_callbacks_run_once_on_the_settling_thread_and_at_once_when_settled(settled: Settlement) -> None:
     pending = PendingReceipt(settled)
     seen: list[tuple[PendingReceipt, int]] = []
     for _ in range(2):
@@ -90,7 +90,7 @@ def test_callbacks_run_once_on_the_settling_thread_and_at_once_when_settled(sett
     assert seen[2:] == [(pending, threading.get_ident())]
 
 
-def test_a_callback_may_ask_for_other_promises_of_the_same_block(settled: threading.Condition) -> None:
+def test_a_callback_may_ask_for_other_promises_of_the_same_block(settled: Settlement) -> None:
     first, second = PendingReceipt(settled), PendingReceipt(settled)
     seen: list[Receipt] = []
     first.add_done_callback(lambda _: seen.append(second.result(0)))
@@ -99,7 +99,7 @@ def test_a_callback_may_ask_for_other_promises_of_the_same_block(settled: thread
 
 
 def test_a_callback_that_fails_stops_neither_the_others_nor_the_chain(
-    settled: threading.Condition, caplog: pytest.LogCaptureFixture
+    settled: Settlement, caplog: pytest.LogCaptureFixture
 ) -> None:
     promises = [PendingReceipt(settled) for _ in range(2)]
     seen: list[PendingReceipt] = []
@@ -117,7 +117,7 @@ def test_a_callback_that_fails_stops_neither_the_others_nor_the_chain(
     assert "Zyxwvutmark" not in caplog.text
 
 
-def test_it_can_be_awaited_before_and_after_it_is_settled(settled: threading.Condition) -> None:
+def test_it_can_be_awaited_before_and_after_it_is_settled(settled: Settlement) -> None:
     pending = PendingReceipt(settled)
 
     async def wait() -> list[Receipt]:
@@ -129,14 +129,14 @@ def test_it_can_be_awaited_before_and_after_it_is_settled(settled: threading.Con
     assert asyncio.run(wait()) == [APPLIED] * 4
 
 
-def test_awaiting_a_failed_call_raises_its_code(settled: threading.Condition) -> None:
+def test_awaiting_a_failed_call_raises_its_code(settled: Settlement) -> None:
     pending = PendingReceipt(settled)
     settle(settled, [(pending, FAILED)])
     with pytest.raises(DeniedError):
         asyncio.run(_await(pending))
 
 
-def test_a_loop_that_gave_up_waiting_and_closed_harms_nobody(settled: threading.Condition) -> None:
+def test_a_loop_that_gave_up_waiting_and_closed_harms_nobody(settled: Settlement) -> None:
     left, other = PendingReceipt(settled), PendingReceipt(settled)
 
     async def give_up() -> None:
@@ -155,7 +155,7 @@ async def _await(pending: PendingReceipt) -> Receipt:
     return await pending
 
 
-def test_many_promises_keep_their_order_and_share_one_timeout(settled: threading.Condition) -> None:
+def test_many_promises_keep_their_order_and_share_one_timeout(settled: Settlement) -> None:
     items = [PendingReceipt(settled) for _ in range(3)]
     promises = PendingReceipts(items)
     assert (len(promises), promises[1], promises[1:]) == (3, items[1], items[1:])

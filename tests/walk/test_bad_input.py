@@ -282,10 +282,12 @@ def test_a_resource_without_id_gets_one_beside_its_bytes_and_only_one(
 
 
 def own_records(node: Node, reference: str) -> set[str]:
-    """What the patient of that reference sees of themselves, audit events left out."""
+    """What the patient of that reference sees of themselves, audit events left out; each row names them so."""
     identity = node.identities.enrol("patient", role="patient", patient=reference)
     with node.session(identity, purpose="PATRQT") as opened:
-        return {row.reference for row in opened.list() if row.record_class != "audit"}
+        rows = [row for row in opened.list() if row.record_class != "audit"]
+    assert {row.patient for row in rows} == {reference}
+    return {row.reference for row in rows}
 
 
 @pytest.mark.parametrize("reopened", [False, True])

@@ -26,6 +26,7 @@ from ehrfast.access.session import Session
 from ehrfast.access.sign import sign_call
 from ehrfast.chain.admit import Submission, admit
 from ehrfast.chain.chain import Chain
+from ehrfast.chain.pending import PendingReceipt, Settlement
 from ehrfast.chain.replay import WINDOW_MS
 from ehrfast.consensus.engine import Admitted
 from ehrfast.errors import (
@@ -579,6 +580,7 @@ def test_a_forked_child_refuses_use_and_the_parent_goes_on(node: Node, doctor: I
     transaction = good(node)
     chain, identities = node.chain, node.identities
     session = node.session(doctor, purpose="TREAT")
+    promised = PendingReceipt(Settlement())
     actions: list[Callable[[], object]] = [
         node.status,
         node.fsck,
@@ -587,6 +589,8 @@ def test_a_forked_child_refuses_use_and_the_parent_goes_on(node: Node, doctor: I
         lambda: node.session(doctor, purpose="TREAT"),
         lambda: identities.enrol("nurse-1", role="nurse"),
         lambda: chain.submit(transaction),
+        lambda: promised.result(timeout=60),
+        lambda: promised.add_done_callback(print),
         lambda: session.create({"resourceType": "Basic"}),
         lambda: session.update({"resourceType": "Patient", "id": "p"}),
         *(partial(read, session) for read in READS.values()),

@@ -37,7 +37,7 @@ from ehrfast.chain.cosign import PROVING_S, Cosigner, load_cosigned
 from ehrfast.chain.execute import Execution, execute
 from ehrfast.chain.fsck import FsckReport, fsck
 from ehrfast.chain.order import MAX_BLOCK_BYTES, MAX_BLOCK_ITEMS, order
-from ehrfast.chain.pending import PendingReceipt, PendingReceipts, refusal, settle
+from ehrfast.chain.pending import PendingReceipt, PendingReceipts, Settlement, refusal, settle
 from ehrfast.chain.prove import prove
 from ehrfast.chain.publish import Published, publish
 from ehrfast.chain.recover import Recovered, create_log, head_of, recover
@@ -132,7 +132,7 @@ class Chain:
         self._recent: deque[PublishedBlock] = deque(maxlen=RECENT_BLOCKS)
         self._state_lock = threading.Lock()
         self._changed = threading.Condition()
-        self._settled = threading.Condition()
+        self._settled = Settlement()
         self._pending: dict[bytes, _Waiting] = {}
         self._waiting = 0
         self._waiting_bytes = 0

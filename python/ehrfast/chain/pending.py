@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
@@ -26,12 +27,29 @@ from ehrfast.model.receipt import Receipt
 _journal: Final = logging.getLogger("ehrfast.chain")
 
 
+class Settlement(threading.Condition):
+    """What waiters of one chain wait on. A forked child has no thread that would ever wake it, so there it refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pid = os.getpid()
+
+    def require_own_process(self) -> None:
+        """Asked before the lock is taken, which another thread may have held when the process forked.
+
+        Raises:
+            UnavailableError: ``node.forked``.
+        """
+        if os.getpid() != self._pid:
+            raise UnavailableError("node.forked")
+
+
 class PendingReceipt:
     """The promise of one receipt; it is settled only after its block is durable and published."""
 
     __slots__ = ("_callbacks", "_outcome", "_settled")
 
-    def __init__(self, settled: threading.Condition) -> None:
+    def __init__(self, settled: Settlement) -> None:
         self._settled = settled
         self._outcome: Receipt | EhrfastError | None = None
         self._callbacks: list[Callable[[PendingReceipt], None]] | None = None
@@ -51,7 +69,8 @@ class PendingReceipt:
             timeout: seconds; None waits for as long as it takes.
 
         Raises:
-            UnavailableError: ``receipt.timeout``; the transaction is still pending.
+            UnavailableError: ``receipt.timeout``; the transaction is still pending. ``node.forked``: a child waits for
+                its parent's transaction.
             EhrfastError: the transaction was refused, or its contract call failed.
         """
         return self.outcome(timeout).require_applied()
@@ -59,6 +78,7 @@ class PendingReceipt:
     def outcome(self, timeout: float | None = None) -> Receipt:
         """Like `result`, but gives the receipt of a failed call instead of raising its code."""
         if self._outcome is None:
+            self._settled.require_own_process()
             deadline = None if timeout is None else monotonic() + timeout
             with self._settled:
                 while self._outcome is None:
@@ -72,6 +92,7 @@ class PendingReceipt:
 
     def add_done_callback(self, callback: Callable[[PendingReceipt], None]) -> None:
         """Calls back once settled, on the thread that settles; at once when it already is."""
+        self._settled.require_own_process()
         with self._settled:
             if self._outcome is None:
                 self._callbacks = [*(self._callbacks or ()), callback]
@@ -120,7 +141,7 @@ class PendingReceipts(Sequence[PendingReceipt]):
         return [item.result(None if deadline is None else max(0.0, deadline - monotonic())) for item in self._items]
 
 
-def settle(settled: threading.Condition, outcomes: Sequence[tuple[PendingReceipt, Receipt | EhrfastError]]) -> None:
+def settle(settled: Settlement, outcomes: Sequence[tuple[PendingReceipt, Receipt | EhrfastError]]) -> None:
     """Gives each promise its outcome, wakes all waiters once, then runs callbacks outside the lock."""
     called: list[tuple[PendingReceipt, list[Callable[[PendingReceipt], None]]]] = []
     with settled:

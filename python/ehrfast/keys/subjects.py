@@ -7,7 +7,7 @@ sealed under it, and exists only in key stores; class keys derive from it and an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Final
 
@@ -26,7 +26,7 @@ class Subject:
     Args:
         id: 16 random bytes; the custodian's is its organisation id.
         root: 32-byte root key.
-        reference: the patient's first known reference, None for the custodian.
+        reference: the patient's first known ``Type/id``, else what a Bundle called them; None for the custodian.
     """
 
     id: bytes
@@ -67,7 +67,7 @@ class Subjects:
         for alias in store.ids(ALIAS_KIND):
             reference, subject_id = _read_alias(store, alias)
             if subject_id in self._by_id:
-                self._by_reference[reference] = self._by_id[subject_id]
+                self._call_also(self._by_id[subject_id], reference)
 
     def of(self, reference: str | None) -> Subject:
         """The subject a patient reference stands for, drawn now if it is new; None is the custodian."""
@@ -106,7 +106,7 @@ class Subjects:
             if subject is None or other in self._by_reference:
                 return
             self._store.put([(ALIAS_KIND, random_bytes(ID_BYTES), cbor_encode((other, subject.id)))])
-            self._by_reference[other] = subject
+            self._call_also(subject, other)
 
     def current(self, subject: Subject, class_: str) -> Epoch:
         """The class key to seal under now: the posted epoch's, or a fresh epoch's that a transaction must post."""
@@ -142,6 +142,13 @@ class Subjects:
 
     def _find(self, reference: str | None) -> Subject | None:
         return self._by_id.get(self.custodian) if reference is None else self._by_reference.get(reference)
+
+    def _call_also(self, subject: Subject, reference: str) -> None:
+        """A second name; a ``Type/id`` is the one shown, rather than what a Bundle called its entry."""
+        if subject.reference is not None and subject.reference.startswith("urn:") and not reference.startswith("urn:"):
+            called, subject = subject.reference, replace(subject, reference=reference)
+            self._by_id[subject.id] = self._by_reference[called] = subject
+        self._by_reference[reference] = subject
 
     def _remember(self, subject: Subject) -> None:
         self._by_id[subject.id] = subject
