@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path as FilePath;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -108,8 +109,12 @@ pub trait StateStore: StateRead {
     fn apply(&self, block: Applied, writes: &WriteSet, ids: &[([u8; 32], u64)]) -> Result<(), StateDbError>;
     /// Where a transaction is, if it was applied.
     fn find_transaction(&self, id: &[u8; 32]) -> Result<Option<TransactionPlace>, StateDbError>;
+    /// (path, stored) from a path to before another, or to the last; ascending by path.
+    fn range(&self, from: Path, to: Option<Path>) -> Entries<'_>;
     /// All (path, stored), ascending by path.
-    fn entries(&self) -> Entries<'_>;
+    fn entries(&self) -> Entries<'_> {
+        self.range([0; 32], None)
+    }
     /// How many paths hold a value; one scan.
     fn count(&self) -> Result<u64, StateDbError>;
     /// Throws everything away: to be replayed from the log.
@@ -307,12 +312,17 @@ impl StateStore for StateDb {
         row.map(|row| read_place(&row).ok_or(StateDbError::Damaged)).transpose()
     }
 
-    fn entries(&self) -> Entries<'_> {
+    fn range(&self, from: Path, to: Option<Path>) -> Entries<'_> {
         let unreadable = |error| match StateDbError::from(error) {
             StateDbError::Io(cause) => StateError::Unavailable(cause),
             _ => StateError::Corrupt([0; 32]),
         };
-        Box::new(self.state.iter().filter_map(move |row| match row.into_inner() {
+        if to.is_some_and(|to| to <= from) {
+            return Box::new(std::iter::empty());
+        }
+        let end = to.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = self.state.range((Bound::Included(from), end));
+        Box::new(rows.filter_map(move |row| match row.into_inner() {
             Ok((key, row)) => {
                 let path = Path::try_from(&key[..]).ok()?;
                 let stored = self.open_value(&path, &row).ok_or(StateError::Corrupt(path));
@@ -392,8 +402,10 @@ impl StateStore for MemoryState {
         Ok(self.inner().transactions.get(id).copied())
     }
 
-    fn entries(&self) -> Entries<'_> {
-        let values: Vec<_> = self.inner().values.iter().map(|(path, stored)| Ok((*path, stored.clone()))).collect();
+    fn range(&self, from: Path, to: Option<Path>) -> Entries<'_> {
+        let inner = self.inner();
+        let rows = inner.values.range(from..).take_while(|(path, _)| to.is_none_or(|to| **path < to));
+        let values: Vec<_> = rows.map(|(path, stored)| Ok((*path, stored.clone()))).collect();
         Box::new(values.into_iter())
     }
 

@@ -44,6 +44,12 @@ fn check(state: &dyn StateStore, blocks: &[Block]) {
     let expected = expected(blocks);
     let entries: Vec<_> = state.entries().map(Result::unwrap).collect();
     assert_eq!(entries, expected.clone().into_iter().collect::<Vec<_>>());
+    let ends = [[0; 32], [0x40; 32], [0x80; 32], [0xff; 32]].into_iter().chain(expected.keys().take(3).copied());
+    for (from, to) in ends.clone().flat_map(|from| ends.clone().map(Some).chain([None]).map(move |to| (from, to))) {
+        let found: Vec<_> = state.range(from, to).map(|entry| entry.unwrap().0).collect();
+        let within = |path: &&[u8; 32]| **path >= from && to.is_none_or(|to| **path < to);
+        assert_eq!(found, expected.keys().filter(within).copied().collect::<Vec<_>>(), "{from:?} {to:?}");
+    }
     assert_eq!(state.count().unwrap(), expected.len() as u64);
     for (path, stored) in &expected {
         assert_eq!(state.get(path).unwrap().as_ref(), Some(stored));
