@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ehrfast.errors import EhrfastError
+
+from tests.s3 import S3Server, running_s3
 
 SHARED = Path(os.environ.get("EHRFAST_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -27,6 +30,13 @@ def synthea() -> Path:
     folder = SHARED / "data" / "synthea"
     require("synthea", folder.is_dir())
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running S3-compatible server; each test makes its own buckets in it."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture
