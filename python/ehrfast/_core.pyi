@@ -555,8 +555,12 @@ class WriteSet:
     def items(self) -> Iterator[tuple[bytes, bytes | None]]:
         """Pairs (path, stored), stored being blind (16 bytes) and value, or None for a deletion."""
 
+    @property
+    def erased(self) -> list[tuple[bytes, bytes]]:
+        """Pairs (path, BLAKE3(stored)) where an erasure took the bytes; not among ``items``."""
+
     def encode(self) -> bytes:
-        """The write set section of a frame: ``CBOR [1, [* [path, stored / null]]]``."""
+        """The write set section of a frame: ``CBOR [1, [* [path, stored / null / [digest]]]]``."""
 
     @classmethod
     def decode(cls, data: Buffer) -> WriteSet:
@@ -1189,6 +1193,60 @@ class SegmentLog:
             CorruptionError: ``log.damaged``.
         """
 
+    def find_traces(
+        self, from_height: int, to_height: int, *, subjects: Sequence[bytes], custodian: bytes, paths: Sequence[bytes]
+    ) -> tuple[list[tuple[int, int, int, bytes]], list[tuple[int, bytes]]]:
+        """Looks through the blocks ``from_height..to_height``, the end excluded; one pass without the GIL.
+
+        Args:
+            subjects: whose wraps to look for, at the custodian; 16 bytes each. None: wraps are not opened.
+            paths: trie paths whose values to look for; 32 bytes each. None: write sets are not opened.
+
+        Returns:
+            (height, number of the pack, number of the item, subject) of the wraps; (height, path) of the values.
+        """
+
+    def rewrite(
+        self,
+        *,
+        transactions: Sequence[tuple[int, int]] = ...,
+        writes: Sequence[tuple[int, bytes]] = ...,
+        items: Sequence[tuple[int, int, int]] = ...,
+        records: Sequence[tuple[int, int, int]] = ...,
+        subjects: Sequence[tuple[int, int, int, bytes, bytes]] = ...,
+        restores: Sequence[tuple[int, int, int, bytes]] = ...,
+        forget: Sequence[tuple[str, bytes]] = ...,
+        applied_erasure_height: int | None = None,
+    ) -> tuple[int, int]:
+        """Writes the segments concerned anew under fresh keys, with digests in place of what goes, then forgets the
+        former keys and the named entries of the key store in one step.
+
+        What is gone already is left alone. Reading and appending go on meanwhile. After a crash at any moment each
+        segment is the old one or the new one; the named entries go only with the last step.
+
+        Args:
+            transactions: (height, number in the block).
+            writes: (height, path); a later block must have written the path again.
+            items: (height, number of the pack, number of the item): the item alone.
+            records: the same: the item and its wraps.
+            subjects: the same, subject, custodian: the subject's wraps; the item too where no other wraps are left.
+            restores: the same, item: a removed item comes back.
+            forget: (kind, id) of entries of the key store.
+            applied_erasure_height: up to where the log's erasures are then applied; None leaves it.
+
+        Returns:
+            Segments written anew, and bytes they are shorter by.
+
+        Raises:
+            NotFoundError: ``log.no_such_height``, ``log.no_such_item``.
+            InvalidInputError: ``log.other_item``: not the bytes that were removed; ``log.read_only``.
+            UnavailableError: ``store.…``, ``log.poisoned``.
+            CorruptionError: ``log.damaged``.
+        """
+
+    def roll(self) -> None:
+        """Lets the next block begin a segment, under a key of its own; not kept over a close."""
+
     def leaf_hashes(self, from_height: int, to_height: int | None = None) -> NDArray[np.uint8]:
         """RFC 6962 leaf hashes (n x 32, leaf order) of the blocks ``from_height..to_height``, the end excluded."""
 
@@ -1257,6 +1315,34 @@ class Frame:
         Raises:
             NotFoundError: ``log.no_such_item``, ``log.erased``.
         """
+
+    def stored_pack(self, pack: int | bytes) -> StoredPack:
+        """The same as far as it is still there, whatever was erased or pruned of it.
+
+        Raises:
+            NotFoundError: ``log.no_such_item``.
+        """
+
+    @property
+    def erased(self) -> tuple[int, int, int, int]:
+        """How many transactions, values, pack items and wraps are digests by now; wraps of which some went count."""
+
+@final
+class StoredPack:
+    """A pack as the log still has it."""
+
+    def __len__(self) -> int:
+        """How many records, those that went included."""
+
+    def item(self, position: int) -> bytes | None:
+        """The COSE_Encrypt0 at this position, None where only its digest is left. Raises IndexError."""
+
+    def wraps(self, position: int) -> bytes | None:
+        """The COSE recipients beside it that are left, None where there are none. Raises IndexError."""
+
+    def item_digest(self, position: int) -> bytes:
+        """keyed["pack-item"] of the item as it was sealed. Raises IndexError."""
+
 @final
 class FrameScan:
     """The walk of `SegmentLog.scan`: (file name, byte offset, frame or fault), in the order on disk."""

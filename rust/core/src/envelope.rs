@@ -614,6 +614,34 @@ pub fn wrap_ids(wraps: &[u8]) -> Result<Vec<ClassId>, EnvelopeError> {
     read_wraps(wraps)?.iter().map(|wrap| ClassId::from_kid(wrap.kid())).collect()
 }
 
+/// The wraps without those for one subject at one custodian; `None` when no other is left.
+///
+/// # Errors
+/// `EnvelopeError::Malformed`.
+pub fn without_subject(
+    wraps: &[u8],
+    subject: &[u8; 16],
+    custodian: &[u8; 16],
+) -> Result<Option<Vec<u8>>, EnvelopeError> {
+    read_wraps(wraps)?;
+    let mut reader = Reader::new(wraps, MAX_WRAPS_BYTES)?;
+    let mut left = Vec::new();
+    for _ in 0..reader.array()? {
+        let start = reader.offset();
+        let id = ClassId::from_kid(Wrap::read(&mut reader)?.kid())?;
+        if (&id.subject, &id.custodian) != (subject, custodian) {
+            left.push(wraps.get(start..reader.offset()).unwrap_or_default());
+        }
+    }
+    if left.is_empty() {
+        return Ok(None);
+    }
+    let mut writer = Writer::with_capacity(wraps.len());
+    writer.array(left.len());
+    left.iter().for_each(|wrap| _ = writer.raw(wrap));
+    Ok(Some(writer.into_bytes()))
+}
+
 /// A content key as wrapped, beside whom it is for: class wraps are made many at once, before this.
 type Wrapped<'a> = (&'a Recipient, Option<[u8; 40]>);
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::cbor::{self, Reader, Writer};
-use crate::digest::{Use, keyed};
+use crate::digest::{self, Use, keyed};
 
 /// Where a value lives in the state trie: keyed["path"](CBOR [contract, key]).
 pub type Path = [u8; 32];
@@ -152,22 +152,71 @@ fn same_value(left: Option<&Stored>, right: Option<&Stored>) -> bool {
 pub struct WriteSet {
     /// (path, stored bytes or deletion), ascending, each path once.
     pub writes: Vec<(Path, Option<Vec<u8>>)>,
+    /// (path, BLAKE3(stored)) where an erasure took the bytes, ascending, none of them among `writes`. A later block
+    /// has written each of these paths again.
+    pub erased: Vec<(Path, [u8; 32])>,
+}
+
+/// What a write leaves at its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written<'a> {
+    /// These stored bytes.
+    Stored(&'a [u8]),
+    /// Nothing.
+    Deleted,
+    /// Stored bytes of which only BLAKE3 is known any more.
+    Erased(&'a [u8; 32]),
 }
 
 impl WriteSet {
-    /// CBOR [1, [* [path, stored / null]]], the write set section of a frame.
+    /// A write set of which nothing is erased.
+    pub fn of(writes: Vec<(Path, Option<Vec<u8>>)>) -> Self {
+        WriteSet { writes, erased: Vec::new() }
+    }
+
+    /// All writes, ascending by path.
+    pub fn iter(&self) -> impl Iterator<Item = (&Path, Written<'_>)> {
+        let mut kept = self.writes.iter().peekable();
+        let mut erased = self.erased.iter().peekable();
+        std::iter::from_fn(move || {
+            let erased_first = match (kept.peek(), erased.peek()) {
+                (Some((kept, _)), Some((erased, _))) => erased < kept,
+                (None, Some(_)) => true,
+                _ => false,
+            };
+            if erased_first {
+                return erased.next().map(|(path, digest)| (path, Written::Erased(digest)));
+            }
+            kept.next().map(|(path, stored)| (path, stored.as_deref().map_or(Written::Deleted, Written::Stored)))
+        })
+    }
+
+    /// CBOR [1, [* [path, stored / null / [digest]]]], the write set section of a frame.
     pub fn encode(&self) -> Vec<u8> {
         let room = self.writes.iter().map(|(_, stored)| 40 + stored.as_ref().map_or(1, |bytes| bytes.len() + 5));
-        let mut writer = Writer::with_capacity(12 + room.sum::<usize>());
-        writer.array(2).uint(1).array(self.writes.len());
-        for (path, stored) in &self.writes {
+        let mut writer = Writer::with_capacity(12 + room.sum::<usize>() + self.erased.len() * 70);
+        writer.array(2).uint(1).array(self.writes.len() + self.erased.len());
+        for (path, written) in self.iter() {
             writer.array(2).bytes(path);
-            match stored {
-                Some(bytes) => writer.bytes(bytes),
-                None => writer.null(),
+            match written {
+                Written::Stored(bytes) => writer.bytes(bytes),
+                Written::Deleted => writer.null(),
+                Written::Erased(digest) => writer.array(1).bytes(digest),
             };
         }
         writer.into_bytes()
+    }
+
+    /// Leaves of what was stored at a path its digest; nothing happens where nothing was stored.
+    pub fn erase(&mut self, path: &Path) {
+        let Ok(at) = self.writes.binary_search_by_key(path, |(path, _)| *path) else { return };
+        if self.writes.get(at).is_none_or(|(_, stored)| stored.is_none()) {
+            return;
+        }
+        let (path, stored) = self.writes.remove(at);
+        let digest = digest::blake3(&stored.unwrap_or_default());
+        let place = self.erased.partition_point(|(before, _)| *before < path);
+        self.erased.insert(place, (path, digest));
     }
 
     /// Reads what `encode` emits and nothing else.
@@ -178,20 +227,30 @@ impl WriteSet {
         let count = reader.array()?;
         // A write takes at least 36 bytes, so a false count cannot make us reserve much more than was sent.
         let mut writes: Vec<(Path, Option<Vec<u8>>)> = Vec::with_capacity(count.min(data.len() / 36));
+        let mut erased = Vec::new();
+        let mut before: Option<Path> = None;
         for position in 0..count {
             reader.array_of(2)?;
             let path: Path = reader.fixed()?;
-            if writes.last().is_some_and(|(before, _)| *before >= path) {
+            if before.is_some_and(|before| before >= path) {
                 return Err(WriteSetError::Order(position));
             }
-            let stored = if reader.take_null() { None } else { Some(reader.bytes()?) };
-            if stored.is_some_and(|bytes| !STORED_BYTES.contains(&bytes.len())) {
-                return Err(WriteSetError::ValueLength(position));
-            }
-            writes.push((path, stored.map(<[u8]>::to_vec)));
+            before = Some(path);
+            let offset = reader.offset();
+            let stored = match reader.item()? {
+                cbor::Item::Null => None,
+                cbor::Item::Bytes(bytes) if STORED_BYTES.contains(&bytes.len()) => Some(bytes.to_vec()),
+                cbor::Item::Bytes(_) => return Err(WriteSetError::ValueLength(position)),
+                cbor::Item::Array(1) => {
+                    erased.push((path, reader.fixed()?));
+                    continue;
+                }
+                _ => return Err(cbor::Error::Unexpected { offset }.into()),
+            };
+            writes.push((path, stored));
         }
         reader.finish()?;
-        Ok(Self { writes })
+        Ok(Self { writes, erased })
     }
 }
 
@@ -347,7 +406,7 @@ impl StateView {
         let stored = |written: &Option<Stored>| written.as_ref().map(|stored| stored.bytes().to_vec());
         let mut writes: Vec<_> = self.block.iter().map(|(path, written)| (*path, stored(written))).collect();
         writes.sort_unstable_by_key(|(path, _)| *path);
-        Ok(WriteSet { writes })
+        Ok(WriteSet::of(writes))
     }
 
     fn refuse_open_frames(&self) -> Result<(), ViewError> {
@@ -616,7 +675,9 @@ mod tests {
             writes in prop::collection::btree_map(any::<[u8; 32]>(), prop::option::of(prop::collection::vec(any::<u8>(), 17..80)), 0..40),
             flip in any::<prop::sample::Index>(), bit in 0..8_u8,
         ) {
-            let set = WriteSet { writes: writes.into_iter().collect() };
+            let mut set = WriteSet::of(writes.into_iter().collect());
+            let taken: Vec<Path> = set.writes.iter().map(|(path, _)| *path).filter(|path| path[31] & 3 == 0).collect();
+            taken.iter().for_each(|path| set.erase(path));
             let bytes = set.encode();
             prop_assert_eq!(&WriteSet::decode(&bytes).unwrap(), &set);
             for end in 0..bytes.len() {
@@ -635,8 +696,8 @@ mod tests {
     #[test]
     fn refuses_foreign_encodings_of_a_write_set() {
         let stored = vec![7; 17];
-        let set = |writes: &[(u8, Option<Vec<u8>>)]| WriteSet {
-            writes: writes.iter().map(|(byte, stored)| ([*byte; 32], stored.clone())).collect(),
+        let set = |writes: &[(u8, Option<Vec<u8>>)]| {
+            WriteSet::of(writes.iter().map(|(byte, stored)| ([*byte; 32], stored.clone())).collect())
         };
         let decoded = |set: WriteSet| WriteSet::decode(&set.encode());
         assert_eq!(decoded(set(&[(2, None), (1, None)])), Err(WriteSetError::Order(1)));

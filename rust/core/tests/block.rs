@@ -53,7 +53,7 @@ fn entry(number: u8, attachments: &[Attachment]) -> Entry {
 }
 
 fn writes(paths: &[u8]) -> WriteSet {
-    WriteSet { writes: paths.iter().map(|byte| ([*byte; 32], Some(vec![*byte; 20]))).collect() }
+    WriteSet::of(paths.iter().map(|byte| ([*byte; 32], Some(vec![*byte; 20]))).collect())
 }
 
 fn genesis(log: &mut Log) -> (Block, Trie) {

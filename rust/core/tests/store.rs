@@ -3,5 +3,6 @@
 mod blocks;
 mod checkpoint_file;
 mod key_store;
+mod rewrite;
 mod segments;
 mod state_db;

@@ -33,7 +33,7 @@ fn root_of(state: &State) -> Digest {
 }
 
 fn set(writes: impl IntoIterator<Item = (Path, Option<Vec<u8>>)>) -> WriteSet {
-    WriteSet { writes: writes.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect() }
+    WriteSet::of(writes.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect())
 }
 
 fn random_path(number: u64) -> Path {
@@ -263,8 +263,7 @@ fn proofs_have_one_encoding() {
 
 #[test]
 fn refuses_writes_out_of_order() {
-    let writes =
-        |first: u8, second: u8| WriteSet { writes: vec![([first; 32], None), ([second; 32], Some(vec![1; 17]))] };
+    let writes = |first: u8, second: u8| WriteSet::of(vec![([first; 32], None), ([second; 32], Some(vec![1; 17]))]);
     assert_eq!(Trie::new().update(&writes(2, 1)).map(|trie| trie.len()), Err(TrieError::Order(1)));
     assert_eq!(Trie::new().update(&writes(1, 1)).map(|trie| trie.len()), Err(TrieError::Order(1)));
     let entries = [[0; 32], [2; 32], [1; 32]].map(|path| Ok::<_, TrieError>((path, EMPTY)));

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ehrfast_core::store::files::RealFiles;
-use ehrfast_core::store::segments::{self, FaultKind, Item, LogError, OpenLog, Outcome, Scan};
+use ehrfast_core::store::segments::{self, Edit, Edits, FaultKind, Item, LogError, OpenLog, Outcome, Scan};
 use ehrfast_core::transaction;
 use numpy::PyArray2;
+use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyList};
 
 use crate::block::{Block, BlockLeaf};
@@ -30,7 +31,11 @@ impl Named for LogError {
             | LogError::NoSuchItem { .. }
             | LogError::Erased { .. } => Kind::NotFound,
             LogError::Exists | LogError::NotNext { .. } | LogError::LeavesDoNotFollow { .. } => Kind::Conflict,
-            LogError::WrongChain | LogError::TooLarge(_) | LogError::ChainId | LogError::ReadOnly => Kind::InvalidInput,
+            LogError::WrongChain
+            | LogError::TooLarge(_)
+            | LogError::ChainId
+            | LogError::ReadOnly
+            | LogError::OtherItem { .. } => Kind::InvalidInput,
             LogError::Poisoned => Kind::Unavailable,
             LogError::Damaged { .. } | LogError::KeyMissing { .. } | LogError::Shorter { .. } => Kind::Corruption,
         }
@@ -45,6 +50,7 @@ impl Named for LogError {
             LogError::NoSuchHeight { .. } => "log.no_such_height",
             LogError::NoSuchItem { .. } => "log.no_such_item",
             LogError::Erased { .. } => "log.erased",
+            LogError::OtherItem { .. } => "log.other_item",
             LogError::Exists => "log.exists",
             LogError::NotNext { .. } => "log.not_next",
             LogError::LeavesDoNotFollow { .. } => "log.leaves_do_not_follow",
@@ -63,9 +69,10 @@ impl Named for LogError {
         match self {
             LogError::Io(below) => below.details(),
             LogError::Keys(below) => below.details(),
-            LogError::NoSuchHeight { height } | LogError::NoSuchItem { height } | LogError::Erased { height } => {
-                vec![("height", Detail::Number(*height))]
-            }
+            LogError::NoSuchHeight { height }
+            | LogError::NoSuchItem { height }
+            | LogError::OtherItem { height }
+            | LogError::Erased { height } => vec![("height", Detail::Number(*height))],
             LogError::NotNext { expected, given } => {
                 vec![("expected", Detail::Number(*expected)), ("given", Detail::Number(*given))]
             }
@@ -204,10 +211,73 @@ impl SegmentLog {
         });
         let frame = read.map_err(raise)?;
         let found = pack.find(&frame).and_then(|pack| frame.pack_item(pack, position)).map_err(raise)?;
-        match found {
-            (Item::Kept(item), Item::Kept(wraps)) => Ok((PyBytes::new(py, item), PyBytes::new(py, wraps))),
+        match (found.0.kept(), found.1.kept()) {
+            (Some(item), Some(wraps)) => Ok((PyBytes::new(py, item), PyBytes::new(py, wraps))),
             _ => Err(raise(LogError::Erased { height })),
         }
+    }
+
+    #[allow(clippy::type_complexity)]
+    #[pyo3(signature = (from_height, to_height, *, subjects, custodian, paths))]
+    fn find_traces<'py>(
+        &self,
+        py: Python<'py>,
+        from_height: u64,
+        to_height: u64,
+        subjects: Vec<[u8; 16]>,
+        custodian: [u8; 16],
+        paths: Vec<[u8; 32]>,
+    ) -> PyResult<(Vec<(u64, usize, usize, Bound<'py, PyBytes>)>, Vec<(u64, Bound<'py, PyBytes>)>)> {
+        let log = self.open_log()?;
+        let (subjects, paths) = (subjects.into_iter().collect(), paths.into_iter().collect());
+        let search = || log.find_traces((from_height, to_height), &subjects, &custodian, &paths);
+        let traces = py.detach(search).map_err(raise)?;
+        let wraps = traces
+            .wraps
+            .iter()
+            .map(|(height, pack, position, subject)| (*height, *pack, *position, PyBytes::new(py, subject)));
+        let writes = traces.writes.iter().map(|(height, path)| (*height, PyBytes::new(py, path)));
+        Ok((wraps.collect(), writes.collect()))
+    }
+
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[pyo3(signature = (*, transactions=Vec::new(), writes=Vec::new(), items=Vec::new(), records=Vec::new(),
+                        subjects=Vec::new(), restores=Vec::new(), forget=Vec::new(), applied_erasure_height=None))]
+    fn rewrite(
+        &self,
+        py: Python<'_>,
+        transactions: Vec<(u64, usize)>,
+        writes: Vec<(u64, [u8; 32])>,
+        items: Vec<(u64, usize, usize)>,
+        records: Vec<(u64, usize, usize)>,
+        subjects: Vec<(u64, usize, usize, [u8; 16], [u8; 16])>,
+        restores: Vec<(u64, usize, usize, PyBackedBytes)>,
+        forget: Vec<(PyBackedStr, PyBackedBytes)>,
+        applied_erasure_height: Option<u64>,
+    ) -> PyResult<(u64, i64)> {
+        let log = self.open_log()?;
+        let mut edits = Edits::new();
+        let mut add = |height, edit| edits.entry(height).or_default().push(edit);
+        transactions.into_iter().for_each(|(height, number)| add(height, Edit::Transaction(number)));
+        writes.into_iter().for_each(|(height, path)| add(height, Edit::Write(path)));
+        items.into_iter().for_each(|(height, pack, position)| add(height, Edit::Item { pack, position }));
+        records.into_iter().for_each(|(height, pack, position)| add(height, Edit::Record { pack, position }));
+        for (height, pack, position, subject, custodian) in subjects {
+            add(height, Edit::Subject { pack, position, subject, custodian });
+        }
+        for (height, pack, position, item) in restores {
+            add(height, Edit::Restore { pack, position, item: item.to_vec() });
+        }
+        let done = py.detach(|| {
+            let forget: Vec<(&str, &[u8])> = forget.iter().map(|(kind, id)| (&**kind, &**id)).collect();
+            log.rewrite(&edits, &forget, applied_erasure_height)
+        });
+        done.map(|done| (done.segments, done.freed)).map_err(raise)
+    }
+
+    fn roll(&self) -> PyResult<()> {
+        self.open_log()?.roll();
+        Ok(())
     }
 
     #[pyo3(signature = (from_height, to_height=None))]
@@ -321,6 +391,20 @@ impl Frame {
         PyList::new(py, roots.iter().map(|root| PyBytes::new(py, root)))
     }
 
+    fn stored_pack(&self, py: Python<'_>, pack: PackName) -> PyResult<StoredPack> {
+        let found = py.detach(|| {
+            let number = pack.find(&self.inner)?;
+            Ok((number, self.inner.pack_items(number)?.len()))
+        });
+        let (number, count) = found.map_err(raise::<LogError>)?;
+        Ok(StoredPack { frame: Arc::clone(&self.inner), number, count })
+    }
+
+    #[getter]
+    fn erased(&self, py: Python<'_>) -> PyResult<(usize, usize, usize, usize)> {
+        py.detach(|| self.inner.count_erased()).map_err(raise)
+    }
+
     fn pack(&self, py: Python<'_>, pack: PackName) -> PyResult<SealedPack> {
         let read = py.detach(|| self.inner.pack(pack.find(&self.inner)?));
         Ok(SealedPack { inner: Arc::new(read.map_err(raise)?) })
@@ -328,6 +412,46 @@ impl Frame {
 
     fn __repr__(&self) -> String {
         format!("Frame(height={})", self.inner.height())
+    }
+}
+
+/// A pack as the log still has it.
+#[pyclass(frozen, module = "ehrfast._core")]
+pub struct StoredPack {
+    frame: Arc<segments::Frame>,
+    number: usize,
+    count: usize,
+}
+
+impl StoredPack {
+    fn parts(&self, position: usize) -> PyResult<(Item<'_>, Item<'_>)> {
+        if position >= self.count {
+            return Err(PyIndexError::new_err(position));
+        }
+        self.frame.pack_item(self.number, position).map_err(raise)
+    }
+}
+
+#[pymethods]
+impl StoredPack {
+    fn __len__(&self) -> usize {
+        self.count
+    }
+
+    fn item<'py>(&self, py: Python<'py>, position: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        Ok(self.parts(position)?.0.kept().map(|bytes| PyBytes::new(py, bytes)))
+    }
+
+    fn wraps<'py>(&self, py: Python<'py>, position: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        Ok(self.parts(position)?.1.kept().map(|bytes| PyBytes::new(py, bytes)))
+    }
+
+    fn item_digest<'py>(&self, py: Python<'py>, position: usize) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.parts(position)?.0.digest()))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<StoredPack records={}>", self.count)
     }
 }
 
@@ -377,6 +501,7 @@ impl FrameScan {
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<SegmentLog>()?;
     module.add_class::<Frame>()?;
+    module.add_class::<StoredPack>()?;
     module.add_class::<Fault>()?;
     module.add_class::<FrameScan>()
 }

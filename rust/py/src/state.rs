@@ -116,11 +116,17 @@ pub struct WriteSet {
 #[pymethods]
 impl WriteSet {
     fn __len__(&self) -> usize {
-        self.inner.writes.len()
+        self.inner.writes.len() + self.inner.erased.len()
+    }
+
+    #[getter]
+    fn erased<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let pair = |(path, digest): &(Path, [u8; 32])| (PyBytes::new(py, path), PyBytes::new(py, digest));
+        PyList::new(py, self.inner.erased.iter().map(pair))
     }
 
     fn __repr__(&self) -> String {
-        format!("<WriteSet of {} writes>", self.inner.writes.len())
+        format!("<WriteSet of {} writes>", self.__len__())
     }
 
     fn items<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::trie_proof::{EMPTY, Found, TrieProof, bit};
 use crate::digest::{self, Digest, Use, keyed_nodes};
 use crate::pool;
-use crate::state::{Path, WriteSet};
+use crate::state::{Path, WriteSet, Written};
 
 /// Most keys in a bucket. Larger ones save memory for nodes, smaller ones save hashing for each update.
 const BUCKET: usize = 32;
@@ -107,8 +107,15 @@ impl Trie {
     pub fn update(&self, set: &WriteSet) -> Result<Self, TrieError> {
         let stored: Vec<&[u8]> = set.writes.iter().filter_map(|(_, stored)| stored.as_deref()).collect();
         let mut values = digest::blake3_many(&stored).into_iter();
-        let value_of = |(path, stored): &(Path, Option<Vec<u8>>)| (*path, stored.as_ref().and_then(|_| values.next()));
-        self.changed(set.writes.iter().map(value_of).collect())
+        let value_of = |(path, written): (&Path, Written<'_>)| {
+            let value = match written {
+                Written::Stored(_) => values.next(),
+                Written::Deleted => None,
+                Written::Erased(digest) => Some(*digest),
+            };
+            (*path, value)
+        };
+        self.changed(set.iter().map(value_of).collect())
     }
 
     /// Loads all of a state from (path, BLAKE3(stored)) in ascending order of path.

@@ -4,6 +4,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use zeroize::Zeroizing;
+
 use super::at_rest::{Key, Sealer, TAG_BYTES};
 use super::files::File;
 use super::section_cache::SectionCache;
@@ -11,7 +13,7 @@ use super::segments::LogError;
 use crate::block::{Block, BlockLeaf};
 use crate::cbor::{self, Reader, Writer};
 use crate::digest::{self, Use};
-use crate::envelope::{Part, SealedPack, verify_parts};
+use crate::envelope::{Part, SealedPack, part_digest, verify_parts};
 use crate::state::WriteSet;
 
 /// Start of every frame.
@@ -203,19 +205,46 @@ pub(super) fn encode(block: &Block, packs: &[Arc<SealedPack>], at: &Position<'_>
         previous_leaf_hash: at.previous_leaf_hash,
         tree_size: block.tree_size,
     };
+    seal(writer.into_bytes(), &header, at.key)
+}
+
+/// A frame written anew: the same block, other sections, another key and salt.
+pub(super) fn encode_again(
+    old: &Header,
+    sections: &[Zeroizing<Vec<u8>>; SECTION_COUNT],
+    (key_id, key): ([u8; 16], &Key),
+    salt: [u8; 32],
+) -> Result<FrameBytes, FrameError> {
+    let room: usize = sections.iter().map(|section| section.len() + TAG_BYTES).sum();
+    let mut bytes = Vec::with_capacity(LEAD_BYTES + room);
+    bytes.resize(LEAD_BYTES, 0);
+    let mut lengths = [0; SECTION_COUNT];
+    for (length, (name, section)) in lengths.iter_mut().zip(Section::ALL.into_iter().zip(sections)) {
+        if section.len() > MAX_SECTION_BYTES {
+            return Err(FrameError::TooLarge(name));
+        }
+        bytes.extend_from_slice(section);
+        bytes.extend_from_slice(&[0; TAG_BYTES]);
+        *length = (section.len() + TAG_BYTES) as u64;
+    }
+    let header = Header { key_id, salt, lengths, ..old.clone() };
+    seal(bytes, &header, key)
+}
+
+/// Seals in place sections that lie behind room for the header, each followed by room for its tag.
+fn seal(mut bytes: Vec<u8>, header: &Header, key: &Key) -> Result<FrameBytes, FrameError> {
     let header_bytes = header.encode().map_err(|_| FrameError::Header)?;
     let start = MAX_HEADER_BYTES.checked_sub(header_bytes.len()).ok_or(FrameError::Header)?;
-    let mut bytes = writer.into_bytes();
     let (lead, mut rest) = bytes.split_at_mut(LEAD_BYTES);
     let prefix = &mut lead[start..];
     prefix[..4].copy_from_slice(MAGIC);
     prefix[4..8].copy_from_slice(&(header_bytes.len() as u32).to_be_bytes());
     prefix[8..PREFIX_BYTES].copy_from_slice(&check(&header_bytes));
     prefix[PREFIX_BYTES..].copy_from_slice(&header_bytes);
-    for (length, section) in lengths.into_iter().zip(Section::ALL) {
+    for (length, section) in header.lengths.into_iter().zip(Section::ALL) {
         let (sealed, after) = rest.split_at_mut(length as usize);
         let (content, tag) = sealed.split_at_mut(length as usize - TAG_BYTES);
-        let sealing = sealer(at.key, &header, section).seal(0, &aad(&header_bytes, section), content);
+        let sealing = sealer(key, header, section).seal(0, &aad(&header_bytes, section), content);
         tag.copy_from_slice(&sealing.map_err(|_| FrameError::TooLarge(section))?);
         rest = after;
     }
@@ -274,15 +303,34 @@ pub enum Item<'a> {
     Kept(&'a [u8]),
     /// Their digest: what the roots over them need.
     Erased([u8; 32]),
+    /// The digest of wraps, and those of them that are left.
+    Reduced([u8; 32], &'a [u8]),
 }
 
 impl<'a> Item<'a> {
     /// The bytes, unless erased.
     pub fn kept(self) -> Option<&'a [u8]> {
         match self {
-            Item::Kept(bytes) => Some(bytes),
+            Item::Kept(bytes) | Item::Reduced(_, bytes) => Some(bytes),
             Item::Erased(_) => None,
         }
+    }
+
+    /// The digest of the bytes as they came.
+    pub fn digest(self) -> [u8; 32] {
+        match self {
+            Item::Kept(bytes) => part_digest(bytes),
+            Item::Erased(digest) | Item::Reduced(digest, _) => digest,
+        }
+    }
+
+    /// Writes it as it stands in a section of packs or wraps.
+    pub(super) fn write(self, writer: &mut Writer) {
+        match self {
+            Item::Kept(bytes) => writer.bytes(bytes),
+            Item::Erased(digest) => writer.array(1).bytes(&digest),
+            Item::Reduced(digest, left) => writer.array(2).bytes(&digest).bytes(left),
+        };
     }
 }
 
@@ -290,7 +338,7 @@ impl<'a> From<Item<'a>> for Part<'a> {
     fn from(item: Item<'a>) -> Self {
         match item {
             Item::Kept(bytes) => Part::Kept(bytes),
-            Item::Erased(digest) => Part::Removed(digest),
+            Item::Erased(digest) | Item::Reduced(digest, _) => Part::Removed(digest),
         }
     }
 }
@@ -299,7 +347,18 @@ impl<'a> From<Item<'a>> for Part<'a> {
 struct Span {
     start: usize,
     end: usize,
-    erased: bool,
+    left: Left,
+}
+
+/// What a span holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    All,
+    Digest,
+    /// Some of the wraps; the digest of all lies here.
+    Some {
+        digest: usize,
+    },
 }
 
 /// The items of one pack, or all of another section.
@@ -357,29 +416,41 @@ impl Opened {
         self.spans.reserve(count);
         for _ in 0..count {
             let offset = reader.offset();
-            let (bytes, erased) = match reader.item()? {
-                cbor::Item::Bytes(bytes) => (bytes, false),
-                // What an erasure leaves: [id, digest] of a transaction, [digest] of an item or its wraps.
+            let (length, left) = match reader.item()? {
+                cbor::Item::Bytes(bytes) => (bytes.len(), Left::All),
+                // What an erasure leaves: [id, digest] of a transaction, [digest] of an item or its wraps, and
+                // [digest, the others] of wraps that it took some out of.
                 cbor::Item::Array(2) if section == Section::Transactions => {
                     reader.fixed::<32>()?;
-                    (reader.bytes()?, true)
+                    (reader.fixed::<32>()?.len(), Left::Digest)
                 }
-                cbor::Item::Array(1) if matches!(section, Section::Packs | Section::Wraps) => (reader.bytes()?, true),
+                cbor::Item::Array(1) if matches!(section, Section::Packs | Section::Wraps) => {
+                    (reader.fixed::<32>()?.len(), Left::Digest)
+                }
+                cbor::Item::Array(2) if section == Section::Wraps => {
+                    let digest = reader.fixed::<32>()?.len();
+                    let digest = reader.offset() - digest;
+                    (reader.bytes()?.len(), Left::Some { digest })
+                }
                 _ => return Err(cbor::Error::Unexpected { offset }),
             };
-            if erased && bytes.len() != 32 {
-                return Err(cbor::Error::Unexpected { offset });
-            }
             let end = reader.offset();
-            self.spans.push(Span { start: end - bytes.len(), end, erased });
+            self.spans.push(Span { start: end - length, end, left });
         }
         Ok(Group { first, count, ..Group::default() })
     }
 
     fn item(&self, span: Span) -> Item<'_> {
         let bytes = self.bytes.get(span.start..span.end).unwrap_or_default();
-        match <[u8; 32]>::try_from(bytes) {
-            Ok(digest) if span.erased => Item::Erased(digest),
+        let digest_at = |start: usize| self.bytes.get(start..).and_then(|rest| rest.first_chunk().copied());
+        let digest = match span.left {
+            Left::All => None,
+            Left::Digest => digest_at(span.start),
+            Left::Some { digest } => digest_at(digest),
+        };
+        match (digest, span.left) {
+            (Some(digest), Left::Digest) => Item::Erased(digest),
+            (Some(digest), Left::Some { .. }) => Item::Reduced(digest, bytes),
             _ => Item::Kept(bytes),
         }
     }
@@ -387,6 +458,11 @@ impl Opened {
     /// The section's items, in order.
     pub fn items(&self) -> impl ExactSizeIterator<Item = Item<'_>> {
         self.spans.iter().map(|span| self.item(*span))
+    }
+
+    /// The groups: roots of items and wraps as in the packs, and the items.
+    pub(super) fn groups(&self) -> impl Iterator<Item = ([u8; 32], [u8; 32], Vec<Item<'_>>)> {
+        self.groups.iter().map(|group| (group.root, group.wraps_root, self.group_items(group).collect()))
     }
 
     fn group_items(&self, group: &Group) -> impl ExactSizeIterator<Item = Item<'_>> {
@@ -454,7 +530,7 @@ impl Frame {
         self.lead.frame_bytes()
     }
 
-    fn damaged(&self, section: Section) -> LogError {
+    pub(super) fn damaged(&self, section: Section) -> LogError {
         LogError::Damaged {
             segment: self.segment.name.clone(),
             offset: self.offset,
@@ -470,13 +546,15 @@ impl Frame {
             return Ok(opened);
         }
         let cached = self.cache.as_deref().filter(|_| matches!(section, Section::Packs | Section::Wraps));
-        let found = cached.and_then(|cache| cache.get((self.height(), section)));
+        // Under the frame's salt: a reader that still has the old frame keeps nothing for those of the rewritten one.
+        let name = (self.lead.header.salt, section);
+        let found = cached.and_then(|cache| cache.get(name));
         let opened = match found {
             Some(opened) => opened,
             None => {
                 let opened = Arc::new(self.open_section(section)?);
                 if let Some(cache) = cached {
-                    cache.keep((self.height(), section), &opened);
+                    cache.keep(name, &opened);
                 }
                 opened
             }
@@ -485,6 +563,11 @@ impl Frame {
     }
 
     fn open_section(&self, section: Section) -> Result<Opened, LogError> {
+        Opened::read(section, self.plaintext(section)?).map_err(|_| self.damaged(section))
+    }
+
+    /// A section's bytes, opened and not yet decoded.
+    pub(super) fn plaintext(&self, section: Section) -> Result<Vec<u8>, LogError> {
         let before: u64 = self.lead.header.lengths[..section as usize].iter().sum();
         let start = self.offset + (PREFIX_BYTES + self.lead.bytes.len()) as u64 + before;
         let mut bytes = vec![0; self.lead.header.lengths[section as usize] as usize];
@@ -493,7 +576,7 @@ impl Frame {
         }
         let sealer = sealer(&self.segment.key, &self.lead.header, section);
         sealer.open(0, &aad(&self.lead.bytes, section), &mut bytes).map_err(|_| self.damaged(section))?;
-        Opened::read(section, bytes).map_err(|_| self.damaged(section))
+        Ok(bytes)
     }
 
     /// Leaf preimages, the block leaf last.
@@ -564,6 +647,15 @@ impl Frame {
         Ok(packs.group_items(of_packs).zip(wraps.group_items(of_wraps)).collect())
     }
 
+    /// How many transactions, values, pack items and wraps are digests, or reduced, by now.
+    pub fn count_erased(&self) -> Result<(usize, usize, usize, usize), LogError> {
+        let gone = |section| -> Result<usize, LogError> {
+            Ok(self.section(section)?.items().filter(|item| !matches!(item, Item::Kept(_))).count())
+        };
+        let writes = self.write_set()?.erased.len();
+        Ok((gone(Section::Transactions)?, writes, gone(Section::Packs)?, gone(Section::Wraps)?))
+    }
+
     /// One item of a pack and its wraps.
     pub fn pack_item(&self, pack: usize, position: usize) -> Result<(Item<'_>, Item<'_>), LogError> {
         let absent = LogError::NoSuchItem { height: self.height() };
@@ -585,6 +677,7 @@ impl Frame {
         let (root, wraps_root) = self.check_pack(pack, &found)?;
         let (mut items, mut wraps) = (Vec::with_capacity(found.len()), Vec::with_capacity(found.len()));
         for (item, beside) in found {
+            // Reduced wraps no longer have the root they were sealed with.
             let (Item::Kept(item), Item::Kept(beside)) = (item, beside) else {
                 return Err(LogError::Erased { height: self.height() });
             };
@@ -697,6 +790,7 @@ mod tests {
         let describe = |item: Item<'_>| match item {
             Item::Kept(bytes) => bytes.to_vec(),
             Item::Erased(digest) => [&b"erased "[..], &digest].concat(),
+            Item::Reduced(digest, left) => [&b"reduced "[..], &digest, left].concat(),
         };
         Some(opened.items().map(describe).collect())
     }
@@ -716,7 +810,15 @@ mod tests {
         let packs = writer.into_bytes();
         assert_eq!(items(Section::Packs, &packs), Some(vec![erased, vec![6; 32]]));
         assert_eq!(items(Section::Transactions, &packs), None);
-        for (section, bytes) in [(Section::Transactions, &transactions), (Section::Packs, &packs)] {
+        let mut writer = Writer::new();
+        writer.array(1).array(2).array(2).bytes(&[5; 32]).bytes(b"left").array(1).bytes(&[6; 32]);
+        let wraps = writer.into_bytes();
+        let reduced = [&b"reduced "[..], &[5; 32], b"left"].concat();
+        let gone = [&b"erased "[..], &[6; 32]].concat();
+        assert_eq!(items(Section::Wraps, &wraps), Some(vec![reduced, gone]));
+        assert_eq!(items(Section::Packs, &wraps), None);
+        let sections = [(Section::Transactions, &transactions), (Section::Packs, &packs), (Section::Wraps, &wraps)];
+        for (section, bytes) in sections {
             for length in 0..bytes.len() {
                 assert_eq!(items(section, &bytes[..length]), None);
             }
@@ -757,7 +859,7 @@ mod tests {
             transactions: list(&|i| 40 * i).into_iter().map(Arc::from).collect(),
             transaction_ids: Vec::new(),
             receipts: list(&|_| 3),
-            write_set: WriteSet { writes: writes.collect() },
+            write_set: WriteSet::of(writes.collect()),
             leaf_hash: [0; 32],
             tree_size: 1000 + u64::from(number),
             log_root: [0; 32],

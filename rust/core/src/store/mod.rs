@@ -4,6 +4,7 @@ pub mod checkpoint_file;
 pub mod files;
 mod frame;
 pub mod key_store;
+mod rewrite;
 mod section_cache;
 pub mod segments;
 pub mod state_db;

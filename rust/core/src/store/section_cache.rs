@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::frame::{Opened, Section};
 
-type Name = (u64, Section);
+/// A frame's salt, and the section.
+type Name = ([u8; 32], Section);
 
 /// A bounded cache; `limit` counts bytes.
 #[derive(Debug)]
@@ -39,6 +40,11 @@ impl SectionCache {
         kept.by_use.remove(&before);
         kept.by_use.insert(uses, name);
         Some(opened)
+    }
+
+    /// Lets go of everything: what was kept may have been rewritten.
+    pub(super) fn clear(&self) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
     }
 
     pub(super) fn keep(&self, name: Name, opened: &Arc<Opened>) {

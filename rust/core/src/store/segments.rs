@@ -12,6 +12,7 @@ use super::files::{Access, File, Files, folder_of};
 pub use super::frame::{Frame, Item, MAX_SECTION_BYTES, Section};
 use super::frame::{FrameBytes, FrameError, LEAD_BYTES, Lead, MAGIC, Position, Segment, encode};
 use super::key_store::{Entry, KeyStore, KeyStoreError};
+pub use super::rewrite::{Edit, Edits, Rewritten, Traces};
 use super::section_cache::SectionCache;
 use crate::block::Block;
 use crate::digest::{self, DigestError};
@@ -26,7 +27,7 @@ const RESERVE_BYTES: u64 = 1024 * 1024;
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 const WINDOW_BYTES: usize = 64 * 1024;
 const SEARCH_BYTES: usize = 1024 * 1024;
-const SUFFIX: &str = ".segment";
+pub(super) const SUFFIX: &str = ".segment";
 /// Retries of a read-only open that meets the writer in the middle of an append.
 const READ_ATTEMPTS: u32 = 5;
 
@@ -89,6 +90,12 @@ pub enum LogError {
         /// The block.
         height: u64,
     },
+    /// A rewriting was asked to put back an item whose digest is another.
+    #[error("these bytes are not the item that was removed from block {height}")]
+    OtherItem {
+        /// The block.
+        height: u64,
+    },
     /// The pack lost an item to an erasure.
     #[error("an item of block {height} is erased")]
     Erased {
@@ -135,16 +142,16 @@ pub struct OpenLog {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    segment: usize,
-    offset: u64,
+pub(super) struct Place {
+    pub segment: usize,
+    pub offset: u64,
     tree_size: u64,
 }
 
 #[derive(Debug, Default)]
-struct Index {
-    segments: Vec<Arc<Segment>>,
-    frames: Vec<Place>,
+pub(super) struct Index {
+    pub segments: Vec<Arc<Segment>>,
+    pub frames: Vec<Place>,
 }
 
 impl Index {
@@ -154,27 +161,31 @@ impl Index {
 }
 
 #[derive(Debug)]
-struct Tail {
+pub(super) struct Tail {
     /// Where the next frame goes in the last segment.
-    end: u64,
+    pub end: u64,
     /// Up to where the file is written with zeros.
-    reserved: u64,
+    pub reserved: u64,
     leaf_hash: [u8; 32],
-    poisoned: bool,
+    /// The next frame opens a segment whatever the last one's size.
+    pub roll: bool,
+    pub poisoned: bool,
 }
 
 /// An open block log. Thread-safe; one process writes.
 #[derive(Debug)]
 pub struct SegmentLog {
-    files: Arc<dyn Files>,
-    folder: PathBuf,
-    chain_id: String,
-    keys: Arc<KeyStore>,
+    pub(super) files: Arc<dyn Files>,
+    pub(super) folder: PathBuf,
+    pub(super) chain_id: String,
+    pub(super) keys: Arc<KeyStore>,
     segment_bytes: u64,
-    read_only: bool,
-    cache: Arc<SectionCache>,
-    index: RwLock<Index>,
-    tail: Mutex<Tail>,
+    pub(super) read_only: bool,
+    pub(super) cache: Arc<SectionCache>,
+    pub(super) index: RwLock<Index>,
+    pub(super) tail: Mutex<Tail>,
+    /// Held by the one rewriting at a time.
+    pub(super) rewriting: Mutex<()>,
 }
 
 impl SegmentLog {
@@ -230,7 +241,7 @@ impl SegmentLog {
             }
             files.sync_folder(folder)?;
         }
-        Ok(SegmentLog {
+        let log = SegmentLog {
             files: Arc::clone(files),
             folder: folder.to_path_buf(),
             chain_id: chain_id.to_owned(),
@@ -239,8 +250,13 @@ impl SegmentLog {
             read_only: how.read_only,
             cache: Arc::new(SectionCache::new(CACHE_BYTES)),
             index: RwLock::new(index),
-            tail: Mutex::new(Tail { end, reserved, leaf_hash, poisoned: false }),
-        })
+            tail: Mutex::new(Tail { end, reserved, leaf_hash, roll: false, poisoned: false }),
+            rewriting: Mutex::new(()),
+        };
+        if !how.read_only {
+            log.finish_rewriting()?;
+        }
+        Ok(log)
     }
 
     /// Lets segments roll at another size: for tests and for media with small files.
@@ -276,7 +292,7 @@ impl SegmentLog {
         (height < index.frames.len()).then_some(height as u64)
     }
 
-    fn index(&self) -> std::sync::RwLockReadGuard<'_, Index> {
+    pub(super) fn index(&self) -> std::sync::RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -317,14 +333,14 @@ impl SegmentLog {
     fn append_frame(&self, tail: &mut Tail, block: &Block, packs: &[Arc<SealedPack>]) -> Result<(), LogError> {
         let last = self.index().segments.last().cloned();
         let segment = match last {
-            Some(segment) if tail.end < self.segment_bytes => segment,
+            Some(segment) if tail.end < self.segment_bytes && !tail.roll => segment,
             full => {
                 // The new key is durable before anything is sealed under it; so is the name before the frame counts.
                 let segment = self.new_segment(block.head.height)?;
                 if let Some(full) = full.filter(|_| tail.reserved > tail.end) {
                     full.file.truncate(tail.end)?;
                 }
-                (tail.end, tail.reserved) = (0, 0);
+                (tail.end, tail.reserved, tail.roll) = (0, 0, false);
                 self.index.write().unwrap_or_else(PoisonError::into_inner).segments.push(Arc::clone(&segment));
                 segment
             }
@@ -346,6 +362,12 @@ impl SegmentLog {
         tail.end += frame.as_slice().len() as u64;
         tail.leaf_hash = block.leaf_hash;
         Ok(())
+    }
+
+    /// Lets the next block begin a segment, and so a key of its own. Not kept: whoever wants it after a restart asks
+    /// again.
+    pub fn roll(&self) {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner).roll = true;
     }
 
     fn write_frame(&self, tail: &mut Tail, segment: &Segment, frame: &FrameBytes) -> io::Result<()> {

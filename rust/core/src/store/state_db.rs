@@ -295,6 +295,8 @@ impl StateStore for StateDb {
                 None => batch.remove(&self.state, &path[..]),
             }
         }
+        // What an erasure took is not known; the block that wrote the path again follows.
+        writes.erased.iter().for_each(|(path, _)| batch.remove(&self.state, &path[..]));
         for (id, index) in ids {
             let place = TransactionPlace { height: block.height, index: *index };
             batch.insert(&self.transactions, &id[..], &place_bytes(place)[..]);
@@ -392,6 +394,7 @@ impl StateStore for MemoryState {
                 None => _ = inner.values.remove(path),
             }
         }
+        writes.erased.iter().for_each(|(path, _)| _ = inner.values.remove(path));
         let places = ids.iter().map(|(id, index)| (*id, TransactionPlace { height: block.height, index: *index }));
         inner.transactions.extend(places);
         inner.applied = Some(block);

@@ -47,7 +47,7 @@ pub fn block(height: u64, first_index: u64, count: usize) -> Block {
         transactions: (0..count).map(|number| vec![number as u8; 50].into()).collect(),
         transaction_ids: (0..count).map(|number| (id(number), first_index + number as u64)).collect(),
         receipts: (0..receipts).map(|number| vec![number as u8; 10]).collect(),
-        write_set: WriteSet { writes },
+        write_set: WriteSet::of(writes),
         leaf_hash: [0; 32],
         tree_size: 0,
         log_root: [4; 32],
