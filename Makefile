@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROFILE := release
 export PYTHONPATH := python
 
-.PHONY: help tools setup build demo test verify fix rust-test python-test wheel bench profile walk clean
+.PHONY: help tools setup build demo test verify fix rust-test python-test wheel bench compare profile walk clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -39,14 +39,17 @@ rust-test: tools
 python-test: build
 	$(BIN)/python -m pytest -q tests
 
-## make bench   the benchmarks, with their rivals in the same run; ONLY=row for one, QUICK=1 for a look
+## make bench   the benchmarks, with their rivals in the same run; ONLY=row for one, QUICK=1 for a look, RESUME=1 goes on
 bench: build
-	QUICK=$(QUICK) $(BIN)/python -m benches.report run $(if $(ONLY),--only $(ONLY))
+	QUICK=$(QUICK) LARGE=$(LARGE) $(BIN)/python -m benches.report run $(if $(ONLY),--only $(ONLY)) $(if $(RESUME),--resume)
 
-## make profile where the time of each benchmark goes; ROW=row for one
+## make compare two result files row by row; A=file B=file
+compare: build
+	@$(BIN)/python -m benches.report --compare $(A) $(B)
+
+## make profile where the time of each benchmark goes, with flame graphs in build/profiles; ROW=row for one
 profile: build
 	$(BIN)/python -m benches.profile $(ROW)
-	$(if $(wildcard benches/results/latest.json),$(BIN)/python -m benches.report write)
 
 ## make walk    prints the way of one Observation through the stages, and writes docs/walk.md
 walk: build

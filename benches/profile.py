@@ -1,7 +1,8 @@
 """Where the time of a row goes: `python -m benches.profile commit_signed` measures, prints, and keeps it for the docs.
 
-Twice: once plain, with the processor time of each thread; once under cProfile on every Python thread, counting each
-thread's own processor time, so that waiting costs nothing. Pool threads of the core appear as the rest of the process.
+Rows of Python run three times: plain, with the processor time of each thread; under cProfile on every Python thread,
+counting each thread's own processor time, so that waiting costs nothing; and under py-spy for a flame graph. Rows of
+the core run under criterion with a sampler. Flame graphs go to build/profiles.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import argparse
 import cProfile
 import json
+import os
 import platform
 import pstats
 import re
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -24,12 +28,17 @@ from unittest import mock
 from ehrfast import Node
 
 from benches import workload
+from benches.measure import cargo_bench
+from benches.rows import OURS, ROWS
+from benches.workload import ROOT
 
-ROOT: Final = Path(__file__).resolve().parent.parent
 PROFILES: Final = ROOT / "benches" / "results" / "profiles.json"
+FLAMES: Final = ROOT / "build" / "profiles"
+FLAME_SECONDS: Final = 5
 TOP: Final = 14
 COMMITS: Final = 40_960
 BATCHES: Final = 20
+READS: Final = 4_000
 
 Json = dict[str, Any]
 Running = tuple[Callable[[], int], Callable[[], None]]
@@ -40,15 +49,51 @@ Build = Callable[[Path], Running]
 def main() -> None:
     """Profiles the rows named, or all."""
     parser = argparse.ArgumentParser(prog="python -m benches.profile", description=__doc__)
-    parser.add_argument("rows", nargs="*", choices=(*_ROWS, "all"), default="all", metavar="row", help=", ".join(_ROWS))
-    named = parser.parse_args().rows
-    chosen = list(_ROWS) if "all" in named else named
+    known = (*dict.fromkeys((*_ROWS, *(name for name, row in ROWS.items() if row.rust))), "all")
+    parser.add_argument("rows", nargs="*", choices=known, default="all", metavar="row", help=", ".join(known))
+    parser.add_argument("--work", choices=tuple(_ROWS), help="only does the row's work once, for a profiler outside")
+    chosen = parser.parse_args()
+    if chosen.work:
+        with tempfile.TemporaryDirectory() as folder:
+            work, close = _ROWS[chosen.work](Path(folder))
+            work()
+            close()
+        return
     kept: Json = json.loads(PROFILES.read_text(encoding="utf-8")) if PROFILES.exists() else {}
-    for row in chosen:
-        kept[row] = profile(row)
-        print(section(kept[row]))
+    FLAMES.mkdir(parents=True, exist_ok=True)
+    for row in known[:-1] if "all" in chosen.rows else chosen.rows:
+        if row in _ROWS:
+            kept[row] = profile(row)
+            print(section(kept[row]))
+            _flames_of_python(row)
+        if row in ROWS and ROWS[row].rust:
+            _flames_of_core(row)
     PROFILES.parent.mkdir(exist_ok=True)
     PROFILES.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def _flames_of_python(row: str) -> None:
+    """py-spy samples a process that does the row's work; idle threads are left out."""
+    target = FLAMES / f"{row}.svg"
+    spy = str(Path(sys.executable).parent / "py-spy")
+    work = [sys.executable, "-m", "benches.profile", "--work", row]
+    command = [spy, "record", "--threads", "--rate", "250", "--output", str(target), "--", *work]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if target.exists():
+        print(f"flame graph: {target.relative_to(ROOT)}")
+    else:
+        print(f"no flame graph: py-spy: {told.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+
+
+def _flames_of_core(row: str) -> None:
+    """The sampler is compiled in for this run only."""
+    settings = {**os.environ, "EHRFAST_FLAMES": str(FLAMES), "EHRFAST_THREADS": "1"}
+    subprocess.run(
+        [*cargo_bench("--features", "profile"), "--", "--profile-time", str(FLAME_SECONDS), rf"^{row}/.*\|{OURS}$"],
+        cwd=ROOT,
+        env=settings,
+        check=True,
+    )
 
 
 def profile(row: str) -> Json:
@@ -168,6 +213,30 @@ def _commits(folder: Path) -> Running:
     return work, chain.close
 
 
+def _tasks(folder: Path) -> Running:
+    chain = workload.CounterChain(folder / "node")
+    submissions = chain.sign(COMMITS // 2)
+
+    def work() -> int:
+        chain.submit_by_tasks(submissions)
+        return len(submissions)
+
+    return work, chain.close
+
+
+def _reads(folder: Path) -> Running:
+    _, files = workload.fhir_files(folder / "fhir")
+    node = Node.create(folder / "node", organisation="Bench")
+    node.import_fhir(*files[:12])
+    readers = workload.Readers(node)
+
+    def work() -> int:
+        readers.read(READS)
+        return READS
+
+    return work, node.close
+
+
 def _import(folder: Path) -> Running:
     _, files = workload.fhir_files(folder / "fhir")
     node = Node.create(folder / "node", organisation="Bench")
@@ -177,7 +246,9 @@ def _import(folder: Path) -> Running:
 _ROWS: Final[dict[str, Build]] = {
     "signature_verify_batch": _signatures,
     "commit_signed": _commits,
+    "commit_signed by tasks": _tasks,
     "import_fhir": _import,
+    "read_record": _reads,
 }
 
 if __name__ == "__main__":

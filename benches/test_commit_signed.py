@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from benches.baselines.sqlite_commit import SqliteLedger
+from benches.say import say
 from benches.workload import QUICK, REGISTERED_KEYS, TASKS, CounterChain, signed_messages
 
 MANY = 4_096 if QUICK else 20_480
@@ -35,9 +36,7 @@ VARIANTS = {
 
 def _say(benchmark: Any, variant: str, side: str) -> None:
     items, unit, params = VARIANTS[variant]
-    benchmark.extra_info.update(
-        row="commit_signed", variant=variant, side=side, items=items, unit=unit, params=f"counter.add; {params}"
-    )
+    say(benchmark, "commit_signed", variant, side, items=items, unit=unit, params=f"counter.add; {params}")
 
 
 @pytest.fixture

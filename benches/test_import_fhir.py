@@ -1,6 +1,6 @@
-"""Row `import_fhir`: FHIR Bundles from files to sealed, synced, indexed records of a new node, beside a floor.
+"""Row `import_fhir`: FHIR Bundles from files to sealed, synced, indexed records of a new node, beside two floors.
 
-The floor parses and writes the same files with the standard library, and keeps nothing.
+A floor parses and writes the same files with a JSON package, and keeps nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from ehrfast import Node
 
-from benches.baselines.json_floor import parse_and_write
+from benches.baselines.json_floor import with_json, with_orjson
+from benches.say import say
 from benches.workload import QUICK, fhir_files, import_once
 
 ROUNDS = 2 if QUICK else 7
@@ -47,14 +48,8 @@ def nodes(tmp_path: Path) -> Iterator[Any]:
 def _say(benchmark: Any, files: tuple[str, Sequence[Path], int], side: str) -> None:
     kind, listed, resources = files
     megabytes = sum(file.stat().st_size for file in listed) / 1e6
-    benchmark.extra_info.update(
-        row="import_fhir",
-        variant=f"{kind} Bundles",
-        side=side,
-        items=resources,
-        unit="resources/s",
-        params=f"{len(listed)} files, {megabytes:.1f} MB as stored, {resources:,} resources",
-    )
+    params = f"{len(listed)} files, {megabytes:.1f} MB as stored, {resources:,} resources"
+    say(benchmark, "import_fhir", f"{kind} Bundles", side, items=resources, unit="resources/s", params=params)
 
 
 def test_import(benchmark: Any, nodes: Any, files: tuple[str, list[Path], int]) -> None:
@@ -62,6 +57,10 @@ def test_import(benchmark: Any, nodes: Any, files: tuple[str, list[Path], int]) 
     benchmark.pedantic(import_once, setup=lambda: ((nodes(), files[1]), {}), rounds=ROUNDS)
 
 
-def test_floor(benchmark: Any, files: tuple[str, list[Path], int]) -> None:
-    _say(benchmark, files, "floor: json.loads + json.dumps")
-    benchmark.pedantic(parse_and_write, args=(files[1],), rounds=ROUNDS)
+@pytest.mark.parametrize(
+    ("side", "floor"),
+    [("floor: orjson.loads + dumps", with_orjson), ("floor: json.loads + json.dumps", with_json)],
+)
+def test_floor(benchmark: Any, files: tuple[str, list[Path], int], side: str, floor: Any) -> None:
+    _say(benchmark, files, side)
+    benchmark.pedantic(floor, args=(files[1],), rounds=ROUNDS)

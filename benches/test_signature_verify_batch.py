@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from ehrfast._core import thread_count
 
 from benches.baselines.signatures import verify_with_cryptography, verify_with_kept_keys, verify_with_pynacl
+from benches.baselines.threads import OnProcessors
+from benches.say import say
 from benches.workload import (
     BATCH,
     MESSAGE_BYTES,
@@ -25,19 +27,15 @@ RIVAL_ROUNDS = 3 if QUICK else 11
 
 
 def _say(benchmark: Any, variant: str, side: str) -> None:
-    threads = "one thread" if thread_count() == 1 else f"{thread_count()} threads"
-    benchmark.extra_info.update(
-        row="signature_verify_batch",
-        variant=f"{variant}, {threads}",
-        side=side,
-        items=BATCH,
-        unit="signatures/s",
-        params=f"{BATCH:,} messages of {MESSAGE_BYTES} B; rivals on one thread",
-    )
+    params = f"{BATCH:,} messages of {MESSAGE_BYTES} B; a rival on two threads is two processes"
+    say(
+        benchmark, "signature_verify_batch", variant, side, items=BATCH, unit="signatures/s", params=params,
+        threaded=True,
+    )  # fmt: skip
 
 
-REGISTERED = f"{REGISTERED_KEYS} registered keys"
-UNSEEN = "keys never seen"
+REGISTERED = f"Python, {REGISTERED_KEYS} registered keys"
+UNSEEN = "Python, keys never seen"
 
 
 def test_registered_keys(benchmark: Any) -> None:
@@ -51,18 +49,32 @@ def test_unseen_keys(benchmark: Any) -> None:
     benchmark.pedantic(verify_columns, setup=lambda: (columns(fresh_messages()), {}), rounds=ROUNDS)
 
 
+@pytest.fixture
+def processes() -> Iterator[Any]:
+    made: list[OnProcessors] = []
+
+    def make(work: Any, items: Any) -> OnProcessors:
+        made.append(OnProcessors(work, items))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
 @pytest.mark.parametrize("variant", [REGISTERED, UNSEEN])
 @pytest.mark.parametrize(
     ("side", "verify"), [("cryptography", verify_with_cryptography), ("PyNaCl", verify_with_pynacl)]
 )
-def test_rivals(benchmark: Any, variant: str, side: str, verify: Any) -> None:
+def test_rivals(benchmark: Any, processes: Any, variant: str, side: str, verify: Any) -> None:
     signed = signed_messages("registered", REGISTERED_KEYS) if variant == REGISTERED else fresh_messages()
     _say(benchmark, variant, side)
-    benchmark.pedantic(verify, args=(signed,), rounds=RIVAL_ROUNDS, warmup_rounds=1)
+    benchmark.pedantic(processes(verify, signed), rounds=RIVAL_ROUNDS, warmup_rounds=1)
 
 
-def test_rival_with_kept_keys(benchmark: Any) -> None:
+def test_rival_with_kept_keys(benchmark: Any, processes: Any) -> None:
     signed = signed_messages("registered", REGISTERED_KEYS)
     keys = {key: Ed25519PublicKey.from_public_bytes(key) for key, _, _ in signed}
     _say(benchmark, REGISTERED, "cryptography, key objects kept")
-    benchmark.pedantic(verify_with_kept_keys, args=(signed, keys), rounds=RIVAL_ROUNDS, warmup_rounds=1)
+    work = processes(lambda part: verify_with_kept_keys(part, keys), signed)
+    benchmark.pedantic(work, rounds=RIVAL_ROUNDS, warmup_rounds=1)

@@ -7,19 +7,15 @@ from typing import Any
 
 from ehrfast.synthetic import describe_bundles, generate_bundles, generate_resources
 
+from benches.say import say
+
 PATIENTS = 20
 RESOURCES = 5_000
 
 
 def _say(benchmark: Any, side: str, entries: int) -> None:
-    benchmark.extra_info.update(
-        row="synthetic",
-        variant="Bundles",
-        side=side,
-        items=entries,
-        unit="entries/s",
-        params=f"{PATIENTS} patients; the floor writes trees already made",
-    )
+    params = f"{PATIENTS} patients; the floor writes trees already made"
+    say(benchmark, "synthetic", "Bundles", side, items=entries, unit="entries/s", params=params)
 
 
 def test_generate_bundles(benchmark: Any) -> None:

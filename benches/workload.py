@@ -8,12 +8,15 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from random import Random
 
 import numpy as np
 from ehrfast import Node
 from ehrfast._core import KeyStore, SigningKey, Transaction, sign_transactions, verify_signatures
+from ehrfast.access.sign import sign_call
 from ehrfast.chain.admit import Submission
 from ehrfast.chain.chain import Chain
 from ehrfast.chain.clock import wall_ms
@@ -27,7 +30,11 @@ from ehrfast.synthetic import generate_bundles
 from benches.baselines.signatures import Signed
 
 QUICK = os.environ.get("QUICK", "") not in ("", "0")
-SHARED = Path(os.environ.get("EHRFAST_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+LARGE = os.environ.get("LARGE", "") not in ("", "0")
+GO_ROOT = "EHRFAST_BENCH_GO_ROOT"
+"""Names the root that the rival in Go found, for the row that must find the same."""
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("EHRFAST_SHARED", ROOT.parent / "shared"))
 BATCH = 1024
 MESSAGE_BYTES = 256
 REGISTERED_KEYS = 16
@@ -35,6 +42,9 @@ TASKS = 64
 SIGNERS = 16
 EXPIRES_AFTER_MS = 50 * 60 * 1000
 CONTRACT = "tests.contracts_toy.counter"
+READERS = 16
+EPOCHS_EACH = 700
+EPOCHS_AT_ONCE = 64
 
 
 def seeded_key(name: str, number: int) -> SigningKey:
@@ -163,6 +173,64 @@ def import_once(node: Node, files: Sequence[Path]) -> int:
     if report.rejected:
         raise AssertionError("not all resources were taken")
     return report.resources - report.unchanged
+
+
+class Readers:
+    """16 sessions of 16 physicians, each on a thread of its own."""
+
+    def __init__(self, node: Node) -> None:
+        known = {held.name for held in node.identities.all()}
+        named = [f"reader-{number}" for number in range(READERS)]
+        if named[0] not in known:
+            for name in named:
+                node.identities.enrol(name, role="physician")
+        held = {held.name: held.id for held in node.identities.all()}
+        doctors = [node.identities.get(held[name].hex()) for name in named]
+        self._sessions = [node.session(doctor, purpose="TREAT") for doctor in doctors]
+        self._threads = ThreadPoolExecutor(READERS)
+        self._references = [listed.reference for listed in self._sessions[0].list(limit=4_000)]
+        self._draw = Random(1)
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown()
+
+    def read(self, count: int) -> None:
+        """So many reads in all; each thread waits for one before it asks for the next."""
+        asked = [self._draw.choices(self._references, k=count // READERS) for _ in self._sessions]
+        list(self._threads.map(self._read_by, range(READERS), asked))
+
+    def _read_by(self, number: int, references: Sequence[str]) -> None:
+        session = self._sessions[number]
+        for reference in references:
+            session.read(reference)
+
+
+def node_with_keys(folder: Path, keys: int) -> None:
+    """A closed node whose state holds so many keys beside its own: class keys of random subjects, posted."""
+    draw = Random(keys)
+    with Node.create(folder, organisation="Bench") as node:
+        chain = node.chain
+        gateway = node.signing_keys.get(node.settings.gateway).key
+        left = keys
+        while left:
+            submissions = []
+            while left and len(submissions) < EPOCHS_AT_ONCE:
+                count = min(left, EPOCHS_EACH)
+                rows = [
+                    (draw.randbytes(16), "observation", draw.randbytes(16), draw.randbytes(32)) for _ in range(count)
+                ]
+                call = sign_call(chain, gateway, "records", "post_epochs", {1: rows}, numbered=True)
+                submissions.append(Submission(call))
+                left -= count
+            chain.submit_many(submissions).results(timeout=600)
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def fsync_median_ms(folder: Path, rounds: int = 101) -> float:
