@@ -1256,6 +1256,13 @@ class SegmentLog:
     def bytes_on_disk(self) -> int:
         """Bytes of all segment files."""
 
+    def roll(self) -> None:
+        """Lets the next block begin a segment, under a key of its own; not kept over a close."""
+
+    @property
+    def last_segment_height(self) -> int | None:
+        """First height in the last segment, None in an empty log."""
+
     def close(self) -> None:
         """Lets go of the files; frames already read stay usable."""
 
@@ -1434,6 +1441,13 @@ class StateDb:
     def clear(self) -> None:
         """Throws the state away, to be replayed."""
 
+    def adopt(self, other: StateDb) -> None:
+        """This handle and every view of it read what ``other`` holds from now on; ``other`` is closed.
+
+        Raises:
+            ConflictError: ``state.closed``.
+        """
+
     def close(self) -> None:
         """Lets go of the files; views on it then raise UnavailableError ``state.unavailable``."""
 
@@ -1495,6 +1509,16 @@ class KeyStore:
 
         Raises:
             ConflictError: ``keys.height_goes_back``.
+        """
+
+    def rotate_root(self, root_key: bytes) -> None:
+        """Puts the store under another root key, with a new store key; the former root key opens it no longer.
+
+        After a crash exactly one of the two opens it.
+
+        Raises:
+            InvalidInputError: ``keys.root_key_length``, ``keys.read_only``.
+            UnavailableError: ``store.…``, then ``keys.poisoned``.
         """
 
     @property

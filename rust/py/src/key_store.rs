@@ -129,6 +129,12 @@ impl KeyStore {
         .map_err(raise)
     }
 
+    fn rotate_root(&self, py: Python<'_>, root_key: &[u8]) -> PyResult<()> {
+        let root = exactly(root_key, "keys.root_key_length")?;
+        let store = self.open_store()?;
+        py.detach(|| store.rotate_root(&root)).map_err(raise)
+    }
+
     #[getter]
     fn applied_erasure_height(&self) -> PyResult<u64> {
         Ok(self.open_store()?.applied_erasure_height())

@@ -110,7 +110,6 @@ type Entries = BTreeMap<String, BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>>;
 pub struct KeyStore {
     files: Arc<dyn Files>,
     folder: PathBuf,
-    root: Key,
     read_only: bool,
     damaged_copies: usize,
     state: Mutex<State>,
@@ -118,6 +117,7 @@ pub struct KeyStore {
 
 struct State {
     generation: u64,
+    root: Key,
     store: Key,
     applied: u64,
     entries: Entries,
@@ -164,7 +164,7 @@ impl KeyStore {
         loop {
             attempts -= 1;
             match Self::open_once(&files, folder, root, access) {
-                Err(KeyStoreError::SlotsDamaged) if attempts > 0 => {}
+                Err(KeyStoreError::SlotsDamaged | KeyStoreError::HeadDamaged) if attempts > 0 => {}
                 outcome => return outcome,
             }
         }
@@ -192,11 +192,14 @@ impl KeyStore {
         let generation = head_generation(&bytes)?;
         let (store, damaged_copies) = read_slot(&read, generation, root)?;
         let applied = read_head(&bytes, generation, &store)?;
-        let mut state =
-            State { generation, store, applied, entries: Entries::new(), file, records: 0, end: 0, poisoned: false };
+        let (entries, root) = (Entries::new(), Zeroizing::new(*root));
+        let mut state = State { generation, root, store, applied, entries, file, records: 0, end: 0, poisoned: false };
         let end = state.read_records(&bytes)?;
         if access == Access::Write {
             wipe_other_slot(&*slots, &read, generation)?;
+            if damaged_copies > 0 {
+                mend_copies(&*slots, &read, generation)?;
+            }
             if end < bytes.len() as u64 {
                 state.file.truncate(end)?;
                 state.file.sync_data()?;
@@ -205,7 +208,6 @@ impl KeyStore {
         Ok(KeyStore {
             files: Arc::clone(files),
             folder: folder.to_path_buf(),
-            root: Zeroizing::new(*root),
             read_only: access == Access::Read,
             damaged_copies,
             state: Mutex::new(state),
@@ -281,11 +283,30 @@ impl KeyStore {
     /// Forgets the named entries (those not there are skipped) and notes that the log's erasures up to a height are
     /// applied. When it returns, no byte on the medium opens a forgotten entry any more.
     pub fn forget(&self, ids: &[(&str, &[u8])], applied_erasure_height: u64) -> Result<(), KeyStoreError> {
-        let mut state = self.writable()?;
+        let state = self.writable()?;
         if applied_erasure_height < state.applied {
             let applied = state.applied;
             return Err(KeyStoreError::HeightGoesBack { applied, asked: applied_erasure_height });
         }
+        let root = state.root.clone();
+        self.renew(state, ids, applied_erasure_height, root)
+    }
+
+    /// Puts the store under another root key: a new generation, with a new store key. After a crash at any moment
+    /// exactly one of the two root keys opens it; once this returns, the new one.
+    pub fn rotate_root(&self, root: &[u8; 32]) -> Result<(), KeyStoreError> {
+        let state = self.writable()?;
+        let applied = state.applied;
+        self.renew(state, &[], applied, Zeroizing::new(*root))
+    }
+
+    fn renew(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        ids: &[(&str, &[u8])],
+        applied_erasure_height: u64,
+        root: Key,
+    ) -> Result<(), KeyStoreError> {
         // Whatever fails from here on, only opening again tells which generation is in force.
         state.poisoned = true;
         let mut kept = state.entries.clone();
@@ -297,7 +318,7 @@ impl KeyStore {
         let generation = state.generation + 1;
         let store = random_key()?;
         let slots = self.files.open(&self.folder.join(SLOTS_FILE), Access::Write)?;
-        slots.write_at(&slot(generation, &store, &self.root)?, slot_offset(generation))?;
+        slots.write_at(&slot(generation, &store, &root)?, slot_offset(generation))?;
         slots.sync_data()?;
 
         let mut bytes = head(generation, applied_erasure_height, &store)?.to_vec();
@@ -317,7 +338,7 @@ impl KeyStore {
         let file = self.files.open(&path, Access::Write)?;
         let end = bytes.len() as u64;
         let applied = applied_erasure_height;
-        *state = State { generation, store, applied, entries: kept, file, records, end, poisoned: false };
+        *state = State { generation, root, store, applied, entries: kept, file, records, end, poisoned: false };
         Ok(())
     }
 
@@ -426,15 +447,11 @@ fn read_slot(slots: &[u8], generation: u64, root: &[u8; 32]) -> Result<(Key, usi
         return Err(KeyStoreError::SlotsDamaged);
     }
     let start = slot_offset(generation) as usize;
-    let whole = slots[start..start + SLOT_BYTES].chunks_exact(COPY_BYTES).filter(|copy| {
-        copy[..8] == *SLOT_MAGIC
-            && copy[8..16] == generation.to_be_bytes()
-            && digest::keyed(Use::SlotCheck, &[&copy[..96]])[..] == copy[96..128]
-            && copy[128..].iter().all(|byte| *byte == 0)
-    });
-    let copies: Vec<&[u8]> = whole.collect();
+    let copies = slots[start..start + SLOT_BYTES].chunks_exact(COPY_BYTES);
+    let copies: Vec<&[u8]> = copies.filter(|copy| is_whole_copy(copy, generation)).collect();
     if copies.is_empty() {
-        return Err(KeyStoreError::SlotsDamaged);
+        // A slot is written before entries of its generation are: with a whole slot of another one only, they err.
+        return Err(if holds_whole_slot(slots) { KeyStoreError::HeadDamaged } else { KeyStoreError::SlotsDamaged });
     }
     for copy in &copies {
         let mut sealed = Zeroizing::new(copy[48..96].to_vec());
@@ -453,6 +470,33 @@ fn wipe_other_slot(slots: &dyn File, read: &[u8], generation: u64) -> io::Result
     }
     slots.write_at(&[0; SLOT_BYTES], start as u64)?;
     slots.sync_data()
+}
+
+/// Writes a whole copy of the store key over each damaged one of its slot.
+fn mend_copies(slots: &dyn File, read: &[u8], generation: u64) -> io::Result<()> {
+    let start = slot_offset(generation) as usize;
+    let copies = || read[start..start + SLOT_BYTES].chunks_exact(COPY_BYTES);
+    let Some(whole) = copies().find(|copy| is_whole_copy(copy, generation)) else { return Ok(()) };
+    for (number, copy) in copies().enumerate() {
+        if !is_whole_copy(copy, generation) {
+            slots.write_at(whole, (start + number * COPY_BYTES) as u64)?;
+        }
+    }
+    slots.sync_data()
+}
+
+fn holds_whole_slot(slots: &[u8]) -> bool {
+    slots.chunks_exact(COPY_BYTES).enumerate().any(|(number, copy)| {
+        let generation = copy[8..16].first_chunk().map_or(0, |field| u64::from_be_bytes(*field));
+        slot_offset(generation) == (number / 4 * SLOT_BYTES) as u64 && is_whole_copy(copy, generation)
+    })
+}
+
+fn is_whole_copy(copy: &[u8], generation: u64) -> bool {
+    copy[..8] == *SLOT_MAGIC
+        && copy[8..16] == generation.to_be_bytes()
+        && digest::keyed(Use::SlotCheck, &[&copy[..96]])[..] == copy[96..128]
+        && copy[128..].iter().all(|byte| *byte == 0)
 }
 
 /// The head of the entries: magic, generation, applied erasure height, salt, and a tag over all of it.

@@ -370,6 +370,13 @@ impl SegmentLog {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner).roll = true;
     }
 
+    /// First height in the last segment.
+    pub fn last_segment_height(&self) -> Option<u64> {
+        let index = self.index();
+        let last = index.segments.len().checked_sub(1)?;
+        index.frames.iter().position(|place| place.segment == last).map(|height| height as u64)
+    }
+
     fn write_frame(&self, tail: &mut Tail, segment: &Segment, frame: &FrameBytes) -> io::Result<()> {
         let frame = frame.as_slice();
         let end = tail.end + frame.len() as u64;

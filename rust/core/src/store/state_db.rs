@@ -64,6 +64,8 @@ impl From<fjall::Error> for StateDbError {
             fjall::Error::Locked => StateDbError::Locked,
             fjall::Error::Poisoned => StateDbError::Poisoned,
             other => match io_cause(&other) {
+                // Its own files name each other: one that is not there was named by bytes that changed.
+                Some(cause) if cause.kind() == io::ErrorKind::NotFound => StateDbError::Damaged,
                 Some(cause) => StateDbError::Io(cause),
                 None => StateDbError::Damaged,
             },

@@ -300,7 +300,7 @@ fn records_are_bound_to_their_place() {
     // An entries file of an earlier generation opens nothing: its store key is gone.
     forget(&store, "x", &[1], 1).unwrap();
     disk.plant(&path, &bytes);
-    assert!(matches!(open(&disk), Err(KeyStoreError::SlotsDamaged)));
+    assert!(matches!(open(&disk), Err(KeyStoreError::HeadDamaged)));
 }
 
 #[test]
@@ -342,4 +342,63 @@ fn a_passphrase_gives_one_key_per_salt() {
     assert_ne!(key, derive_root_key("hörnchen", &[1; 16]).unwrap());
     assert!(matches!(derive_root_key("", &[1; 16]), Err(KeyStoreError::InvalidEntry)));
     assert!(matches!(derive_root_key("x", &[1; 15]), Err(KeyStoreError::InvalidEntry)));
+}
+
+#[test]
+fn damaged_copies_of_the_store_key_are_written_again() {
+    let disk = MemoryFiles::new();
+    put(&create(&disk).unwrap(), "x", &[1]).unwrap();
+    let slots = folder().join(SLOTS_FILE);
+    let sound = disk.bytes(&slots).unwrap();
+    let mut damaged = sound.clone();
+    for copy in [0, 1, 3] {
+        damaged[4096 + copy * 1024 + 40] ^= 1;
+    }
+    disk.plant(&slots, &damaged);
+    let beside = KeyStore::open(Arc::new(disk.clone()), folder(), &ROOT_KEY, true).unwrap();
+    assert_eq!(beside.damaged_copies(), 3);
+    assert_eq!(disk.bytes(&slots).unwrap(), damaged);
+    drop(open(&disk).unwrap());
+    assert_eq!(disk.bytes(&slots).unwrap(), sound);
+    assert_eq!(open(&disk).unwrap().damaged_copies(), 0);
+}
+
+#[test]
+fn a_turned_generation_is_a_damaged_head_and_not_a_damaged_slot() {
+    let disk = MemoryFiles::new();
+    drop(create(&disk).unwrap());
+    let entries = folder().join(ENTRIES_FILE);
+    let sound = disk.bytes(&entries).unwrap();
+    for bit in 0..64 {
+        let mut damaged = sound.clone();
+        damaged[8 + bit / 8] ^= 1 << (bit % 8);
+        disk.plant(&entries, &damaged);
+        assert!(matches!(open(&disk), Err(KeyStoreError::HeadDamaged)), "{bit}");
+    }
+}
+
+#[test]
+fn a_new_root_key_takes_over_at_once_or_not_at_all() {
+    const NEXT: [u8; 32] = [0x5a; 32];
+    let with = |disk: &MemoryFiles, root: &[u8; 32]| KeyStore::open(Arc::new(disk.clone()), folder(), root, false);
+    for operation in 0.. {
+        for loss in [Loss::Nothing, Loss::Unsynced, Loss::Seeded(operation)] {
+            let disk = MemoryFiles::new();
+            let store = create(&disk).unwrap();
+            put(&store, "x", &[1, 2]).unwrap();
+            let before = contents(&store);
+            disk.fail_at(disk.operations() + operation, Fault::CrashInside);
+            let outcome = store.rotate_root(&NEXT);
+            let disk = disk.restarted(loss);
+            let opened: Vec<_> = [ROOT_KEY, NEXT].iter().filter_map(|root| with(&disk, root).ok()).collect();
+            assert_eq!(opened.len(), 1, "{operation} {loss:?}");
+            assert_eq!(contents(&opened[0]), before);
+            if outcome.is_ok() {
+                assert!(matches!(with(&disk, &ROOT_KEY), Err(KeyStoreError::WrongRootKey)));
+                put(&with(&disk, &NEXT).unwrap(), "x", &[3]).unwrap();
+                assert!(operation > 5);
+                return;
+            }
+        }
+    }
 }
