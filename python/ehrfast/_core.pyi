@@ -1256,9 +1256,6 @@ class SegmentLog:
     def bytes_on_disk(self) -> int:
         """Bytes of all segment files."""
 
-    def roll(self) -> None:
-        """Lets the next block begin a segment, under a key of its own; not kept over a close."""
-
     @property
     def last_segment_height(self) -> int | None:
         """First height in the last segment, None in an empty log."""

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Final
 from weakref import WeakSet
 
-from ehrfast._core import KeyStore, LockFile, SigningKey, StateDb, random_bytes
+from ehrfast._core import KeyStore, LockFile, SigningKey, StateDb, blake3_digest, random_bytes
 from ehrfast.access.audit import AuditWriter
 from ehrfast.access.gate import Gate
 from ehrfast.access.import_fhir import Importer, ImportReport
@@ -28,22 +28,33 @@ from ehrfast.access.write import RecordWriter
 from ehrfast.chain.chain import Chain
 from ehrfast.chain.clock import wall_ms
 from ehrfast.chain.cosign import WitnessState
-from ehrfast.chain.fsck import FsckReport, fsck
+from ehrfast.chain.fsck import KEY_ENTRIES, Fault, FsckReport, fsck, key_store_fault, slot_fault
 from ehrfast.chain.recover import STATE_KEY_KIND
 from ehrfast.consensus import solo as _solo  # registers the engine
 from ehrfast.contracts.registry import Registry
 from ehrfast.contracts.runtime import Runtime
-from ehrfast.errors import ConflictError, EhrfastError, InvalidInputError, NotFoundError, UnavailableError
+from ehrfast.errors import (
+    ConflictError,
+    CorruptionError,
+    DeniedError,
+    EhrfastError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+)
 from ehrfast.keys.root_key import RootKeySource, choose_source, make_key_file, read_root_key
 from ehrfast.keys.signing import HeldIdentity, SigningKeys
 from ehrfast.keys.subjects import Subjects
 from ehrfast.model.ask_witness import WitnessAddress
 from ehrfast.model.checkpoint import VerifierKey, verifier_key
+from ehrfast.model.durable import write_synced
 from ehrfast.model.genesis import Genesis, Organisation, open_genesis, sign_genesis
 from ehrfast.model.identity import ROLES, Identity, parse_id
 from ehrfast.records.index.memory import RecordIndex
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+_UNCHECKED_FORMAT: Final = 1
+"""Settings that carried no check yet."""
 MAIN: Final = "main"
 NODE_KIND: Final = "node"
 CHECKPOINT_KEY: Final = b"checkpoint"
@@ -68,7 +79,7 @@ class Settings:
 
     def save(self, folder: Path) -> None:
         """Writes the settings, synced, in one step."""
-        value = {
+        value: dict[str, object] = {
             "format": FORMAT,
             "organisation_name": self.organisation_name,
             "organisation": self.organisation.hex(),
@@ -78,12 +89,7 @@ class Settings:
             "root_key": {"kind": self.root_key.kind, "path": self.root_key.path, "salt": self.root_key.salt.hex()},
             "witnesses": [{"url": each.url, "vkey": each.vkey} for each in self.witnesses],
         }
-        written = folder / (_SETTINGS + ".new")
-        with written.open("w", encoding="utf-8") as target:
-            json.dump(value, target, indent=2)
-            target.flush()
-            os.fsync(target.fileno())
-        written.rename(folder / _SETTINGS)
+        write_synced(folder / _SETTINGS, _render({**value, "check": _check_of(value)}).encode(), 0o644)
 
     @staticmethod
     def load(folder: Path) -> Settings:
@@ -91,10 +97,14 @@ class Settings:
 
         Raises:
             NotFoundError: ``node.not_there``.
-            InvalidInputError: ``node.malformed_settings``.
+            CorruptionError: ``node.settings_damaged``: they are not what ehrfast wrote.
         """
         try:
-            value = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+            text = (folder / _SETTINGS).read_text(encoding="utf-8")
+            value = json.loads(text)
+            checked = value["format"] == FORMAT and _render(value) == text and value.pop("check") == _check_of(value)
+            if not checked and value["format"] != _UNCHECKED_FORMAT:
+                raise ValueError
             root = value["root_key"]
             source = RootKeySource(root["kind"], root["path"], bytes.fromhex(root["salt"]))
             main = value["main_chain"] if "main_chain" in value else _chain_names(folder)[0]
@@ -111,8 +121,8 @@ class Settings:
             )
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("node.not_there", {"folder": str(folder)}) from None
-        except (ValueError, LookupError, TypeError):
-            raise InvalidInputError("node.malformed_settings") from None
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise CorruptionError("node.settings_damaged", {"file": _SETTINGS}) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -573,25 +583,29 @@ class Node:
         database out.
 
         Raises:
-            NotFoundError, DeniedError, InvalidInputError: the key store cannot be opened.
+            NotFoundError, DeniedError, InvalidInputError: there is no node, or its root key is not at hand.
         """
         path = Path(folder)
-        settings = Settings.load(path)
+        try:
+            settings = Settings.load(path)
+        except CorruptionError as error:
+            return FsckReport(0, 0, (Fault(_SETTINGS, 0, error.code, None),))
         lock = _lock_if_free(path)
         try:
-            keys = KeyStore.open(str(path / "keys"), read_root_key(settings.root_key, path), read_only=True)
-            signer = _checkpoint_key(keys)
-            reports = [
-                _fsck_chain(path / _CHAINS / name, keys, signer, progress, alone=lock is not None)
+            keys, faults = _fsck_keys(path, settings)
+            reports = [] if keys is None else [
+                _fsck_chain(path / _CHAINS / name, keys, settings.organisation, progress, alone=lock is not None)
                 for name in _chain_names(path)
             ]
+            if keys is not None:
+                keys.close()
         finally:
             if lock is not None:
                 lock.release()
         return FsckReport(
             sum(report.blocks for report in reports),
             sum(report.transactions for report in reports),
-            tuple(fault for report in reports for fault in report.faults),
+            (*faults, *(fault for report in reports for fault in report.faults)),
         )
 
     def _enrol_missing_gateways(self) -> None:
@@ -629,6 +643,15 @@ class Node:
             raise UnavailableError("node.forked")
         if self._closed:
             raise UnavailableError("node.closed")
+
+
+def _render(settings: Mapping[str, object]) -> str:
+    return json.dumps(settings, indent=2) + "\n"
+
+
+def _check_of(settings: Mapping[str, object]) -> str:
+    """Finds a bit that turned, not a hand that meant it: whoever can write the folder can write this too."""
+    return blake3_digest(_render(settings).encode())[:16].hex()
 
 
 def _remove_contents(folder: Path) -> None:
@@ -669,27 +692,57 @@ def _lock_if_free(path: Path) -> LockFile | None:
         return None
 
 
+def _fsck_keys(path: Path, settings: Settings) -> tuple[KeyStore | None, list[Fault]]:
+    """The key store for reading, None where it does not open, and what is wrong with its files and the root key's."""
+    source = settings.root_key
+    try:
+        root_key = read_root_key(source, path)
+    except InvalidInputError as error:
+        if source.kind != "file":
+            raise
+        return None, [Fault(source.path, 0, error.code, None)]
+    try:
+        keys = KeyStore.open(str(path / "keys"), root_key, read_only=True)
+    except CorruptionError as error:
+        return None, [key_store_fault(error)]
+    except DeniedError as error:
+        if source.kind != "file":
+            raise
+        return None, [Fault(source.path, 0, error.code, None)]
+    return keys, [] if keys.damaged_copies == 0 else [slot_fault(keys)]
+
+
 def _fsck_chain(
     folder: Path,
     keys: KeyStore,
-    signer: SigningKey,
+    custodian: bytes,
     progress: Callable[[int, int], None] | None,
     *,
     alone: bool,
 ) -> FsckReport:
-    signed = folder / "genesis"
     try:
-        genesis = open_genesis(signed.read_bytes())
+        genesis = open_genesis((folder / "genesis").read_bytes())
+        signer = _checkpoint_key(keys)
     except (EhrfastError, FileNotFoundError):
-        return fsck(folder, keys=keys, key="", progress=progress)
-    state_key = keys.get(STATE_KEY_KIND, genesis.chain_id.encode())
-    state = StateDb.open(str(folder / "state"), state_key) if alone and state_key is not None else None
+        return fsck(folder, keys=keys, key="", custodian=custodian, progress=progress)
+    state, faults = _open_for_fsck(folder, keys, genesis.chain_id) if alone else (None, [])
     try:
         key = verifier_key(genesis.chain_id, signer.public_key)
-        return fsck(folder, keys=keys, key=key, state=state, progress=progress)
+        found = fsck(folder, keys=keys, key=key, state=state, custodian=custodian, progress=progress)
+        return replace(found, faults=(*found.faults, *faults))
     finally:
         if state is not None:
             state.close()
+
+
+def _open_for_fsck(folder: Path, keys: KeyStore, chain_id: str) -> tuple[StateDb | None, list[Fault]]:
+    state_key = keys.get(STATE_KEY_KIND, chain_id.encode())
+    if state_key is None:
+        return None, [Fault(KEY_ENTRIES, 0, "keys.missing", None)]
+    try:
+        return StateDb.open(str(folder / "state"), state_key), []
+    except (CorruptionError, UnavailableError) as error:
+        return None, [Fault("state", 0, error.code, None)]
 
 
 def _bytes_below(folder: Path) -> int:
@@ -728,7 +781,7 @@ def _chain_names(folder: Path) -> list[str]:
 def _checkpoint_key(keys: KeyStore) -> SigningKey:
     seed = keys.get(NODE_KIND, CHECKPOINT_KEY)
     if seed is None:
-        raise NotFoundError("keys.missing", {"kind": NODE_KIND})
+        raise CorruptionError("keys.missing", {"kind": NODE_KIND})
     return SigningKey.from_seed(seed)
 
 

@@ -77,7 +77,8 @@ def test_settings_without_a_main_chain_still_open(tmp_path: Path) -> None:
     with Node.create(folder, organisation="Clinic North", chain="north") as node:
         main = node.chain.chain_id
     written = json.loads((folder / "node.json").read_text())
-    del written["main_chain"]
+    written |= {"format": 1}
+    del written["main_chain"], written["check"]
     (folder / "node.json").write_text(json.dumps(written))
     with Node.open(folder) as node:
         assert node.chain.chain_id == main

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,8 @@ from ehrfast.model.durable import write_synced
 
 FILE: Final = "cosignatures"
 FORMAT: Final = 1
+_KEPT_SIGNATURES: Final = 2
+"""The log's and the witness's: a third would be ignored as of an unknown key, and so would a change of it."""
 PAUSE_S: Final = 1.0
 """Between two requests that nobody waits for: a witness syncs for each, and a busy node makes many checkpoints."""
 LONGEST_BACK_OFF_S: Final = 300.0
@@ -87,15 +89,23 @@ def load_cosigned(folder: Path, log_key: str) -> dict[str, Cosigned]:
         CorruptionError: ``cosignatures.damaged``.
     """
     try:
-        value = json.loads((folder / FILE).read_bytes())
-        if value["format"] != FORMAT:
+        kept = (folder / FILE).read_bytes().decode()
+        value = json.loads(kept)
+        if value["format"] != FORMAT or _render(value["notes"]) != kept:
             raise ValueError
         key = VerifierKey.decode(log_key)
-        return {vkey: _opened(vkey, note.encode(), key) for vkey, note in value["notes"].items()}
+        kept_notes = {vkey: note.encode() for vkey, note in value["notes"].items()}
+        if any(len(Note.parse(note).signatures) != _KEPT_SIGNATURES for note in kept_notes.values()):
+            raise ValueError
+        return {vkey: _opened(vkey, note, key) for vkey, note in kept_notes.items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError, VerificationError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, VerificationError):
         raise CorruptionError("cosignatures.damaged", {"file": FILE}) from None
+
+
+def _render(notes: Mapping[str, str]) -> str:
+    return json.dumps({"format": FORMAT, "notes": notes}, indent=1, ensure_ascii=False) + "\n"
 
 
 def _opened(vkey: str, note: bytes, log_key: VerifierKey) -> Cosigned:
@@ -365,8 +375,7 @@ class Cosigner:
         with self._keeping:
             known = {**self._known, cosigned.vkey: cosigned}
             notes = {vkey: each.note.decode() for vkey, each in known.items()}
-            kept = json.dumps({"format": FORMAT, "notes": notes}, indent=1, ensure_ascii=False)
-            write_synced(self._folder / FILE, kept.encode(), 0o644)
+            write_synced(self._folder / FILE, _render(notes).encode(), 0o644)
             with self._changed:
                 self._known = known
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from ehrfast._core import (
     CheckpointFile,
@@ -28,10 +29,20 @@ from ehrfast.chain.admit import MAX_RECORDS_TRANSACTION_BYTES
 from ehrfast.chain.cosign import FILE as COSIGNATURES
 from ehrfast.chain.cosign import load_cosigned
 from ehrfast.chain.recover import head_of
-from ehrfast.errors import EhrfastError
+from ehrfast.errors import CorruptionError, EhrfastError
+from ehrfast.keys.signing import IDENTITY_KIND
+from ehrfast.keys.subjects import SUBJECT_KIND
 from ehrfast.model.checkpoint import Checkpoint, open_checkpoint
 from ehrfast.model.genesis import Genesis, open_genesis
 from ehrfast.model.receipt import Receipt
+
+KEY_SLOTS: Final = "keys/keys.slots"
+KEY_ENTRIES: Final = "keys/keys.entries"
+_SLOT_BYTES: Final = 4096
+_CUSTODIAL: Final = 1
+_CUSTODY_ARGUMENT: Final = 3
+_EPOCHS_ARGUMENT: Final = {("records", "put"): 2, ("records", "post_epochs"): 1, ("access", "append"): 3}
+"""Contract and method to the number of the argument that lists the class keys coming into force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +69,26 @@ class FsckReport:
         return not self.faults
 
 
+def key_store_fault(error: CorruptionError) -> Fault:
+    """Where a key store that does not open is damaged."""
+    if error.code == "keys.slots_damaged":
+        return Fault(KEY_SLOTS, 0, error.code, None)
+    offset = error.details.get("offset", 0)
+    return Fault(KEY_ENTRIES, offset if isinstance(offset, int) else 0, error.code, None)
+
+
+def slot_fault(keys: KeyStore) -> Fault:
+    """Some of the four copies of the store key do not read; the next open for writing writes them again."""
+    return Fault(KEY_SLOTS, keys.generation % 2 * _SLOT_BYTES, "keys.slot_copy_damaged", None)
+
+
 def fsck(
     folder: Path,
     *,
     keys: KeyStore,
     key: str,
     state: StateDb | None = None,
+    custodian: bytes | None = None,
     max_height: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FsckReport:
@@ -74,10 +99,11 @@ def fsck(
         keys: the node's key store.
         key: the chain's C2SP verifier key.
         state: its state database, when nobody else has it open.
+        custodian: the organisation whose keys must all be in the key store, by default none's.
         max_height: the last block to look at; a writer may be appending beyond it.
         progress: called with (bytes read, bytes there) after each block.
     """
-    checker = _Checker(folder, key)
+    checker = _Checker(folder, key, keys, custodian)
     genesis = checker.genesis()
     if genesis is not None:
         total = sum(file.stat().st_size for file in (folder / "log").iterdir())
@@ -94,14 +120,17 @@ def fsck(
 
 
 class _Checker:
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, keys: KeyStore, custodian: bytes | None) -> None:
         self._folder = folder
         self._key = key
+        self._custodian = custodian
+        self._held = {kind: set(keys.ids(kind)) for kind in (IDENTITY_KIND, SUBJECT_KIND)}
         self._chain_id = ""
         self._log = Log()
         self._trie = Trie()
         self._next_height = 0
         self._whole = True
+        self._locked: set[str] = set()
         self._last: tuple[str, int] = ("log", 0)
         self.faults: list[Fault] = []
         self.blocks = 0
@@ -116,6 +145,9 @@ class _Checker:
             return None
         self._chain_id = genesis.chain_id
         self._genesis_leaf = b"\x00" + blake3_digest(genesis.encode())
+        for organisation in genesis.organisations:
+            if organisation.id == self._custodian:
+                self._require_keys(IDENTITY_KIND, [admin for admin, _ in organisation.admins], 0)
         return genesis
 
     def take(self, file: str, offset: int, found: Frame | FrameFault) -> None:
@@ -123,6 +155,9 @@ class _Checker:
         if not isinstance(found, Frame):
             self._whole = False
             self.faults.append(Fault(file, offset, found.kind, found.height))
+            if found.kind == "segment.key_missing" and file not in self._locked:
+                self._locked.add(file)
+                self.faults.append(Fault(KEY_ENTRIES, 0, "keys.segment_missing", found.height))
             return
         self.blocks += 1
         try:
@@ -204,6 +239,8 @@ class _Checker:
             if decoded.id != leaf[1:33] or decoded.index != first + number or decoded.height != frame.height:
                 kinds.append("receipt.wrong_place")
             transaction = known.get(leaf[1:33]) if leaf[:1] == b"\x01" else None
+            if transaction is not None and decoded.applied:
+                self._keys_named(transaction, decoded)
             if transaction is not None:
                 sound = transaction_leaf(transaction.id, transaction.received_digest, receipt) == leaf
             else:
@@ -211,6 +248,26 @@ class _Checker:
             if not sound:
                 kinds.append("log.wrong_leaf")
         return kinds
+
+    def _keys_named(self, transaction: Transaction, receipt: Receipt) -> None:
+        """The log tells which keys its custodian drew; each was durable before the block that names it."""
+        custodians = {values[0] for contract, _, values in receipt.events if contract == "records" and values}
+        argument = _EPOCHS_ARGUMENT.get((transaction.contract, transaction.method))
+        if argument is not None and self._custodian in custodians:
+            epochs = transaction.args.get(argument, ())
+            if isinstance(epochs, tuple):
+                self._require_keys(SUBJECT_KIND, [epoch[0] for epoch in epochs], receipt.height)
+        for contract, name, values in receipt.events:
+            if (contract, name) == ("identity", "Enrolled") and values[1] == self._custodian:
+                identity = values[0]
+                if transaction.args.get(_CUSTODY_ARGUMENT) == _CUSTODIAL and isinstance(identity, bytes):
+                    self._require_keys(IDENTITY_KIND, [identity], receipt.height)
+
+    def _require_keys(self, kind: str, ids: Sequence[bytes], height: int) -> None:
+        for identifier in ids:
+            if identifier not in self._held[kind]:
+                self._held[kind].add(identifier)
+                self.faults.append(Fault(KEY_ENTRIES, 0, f"keys.{kind}_missing", height))
 
     def _state(self, frame: Frame) -> Sequence[str]:
         if not self._whole:

@@ -156,7 +156,16 @@ def _open_state(folder: Path, genesis: Genesis, keys: KeyStore, *, read_only: bo
     key = keys.get(STATE_KEY_KIND, genesis.chain_id.encode())
     if key is None:
         raise CorruptionError("keys.missing", {"kind": STATE_KEY_KIND})
-    return StateDb.open(str(folder / "state"), key)
+    return _open_or_remake(folder / "state", key)
+
+
+def _open_or_remake(folder: Path, key: bytes) -> StateDb:
+    """A database that is not what was written is thrown away: the log holds everything in it."""
+    try:
+        return StateDb.open(str(folder), key)
+    except CorruptionError:
+        StateDb.discard(str(folder))
+        return StateDb.open(str(folder), key)
 
 
 def _read_log(
@@ -220,5 +229,8 @@ def _trie_at_applied(state: StateDb, segments: SegmentLog, height: int) -> Trie 
     head_frame = segments.read(applied)
     if head_frame.leaf_hash != state.applied_leaf_hash:
         return None
-    trie = Trie.from_state(state)
+    try:
+        trie = Trie.from_state(state)
+    except CorruptionError:
+        return None
     return trie if trie.root == head_of(head_frame).state_root else None

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
-from ehrfast.errors import EhrfastError, UnavailableError
+from ehrfast.errors import CorruptionError, EhrfastError, UnavailableError
 from ehrfast.model.block import PublishedBlock
 
 
@@ -68,6 +68,8 @@ class Subscription:
                         "cause": _cause_of(self._failure),
                     }
                     ours = self._failure if isinstance(self._failure, EhrfastError) else None
+                    if isinstance(ours, CorruptionError):  # damage is not something to wait for
+                        raise CorruptionError(ours.code, {**ours.details, "height": self._next}) from ours
                     raise UnavailableError("subscriber.failed", failed) from ours
                 left = deadline - monotonic()
                 if left <= 0 or self._stopping:

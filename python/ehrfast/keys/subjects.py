@@ -99,6 +99,15 @@ class Subjects:
         """The subject with that id, None when this node holds no root key for it."""
         return self._by_id.get(subject_id)
 
+    def require_erased(self, subject_id: bytes) -> None:
+        """Returns when a root key that the log names may be gone, because erasures have been carried out here.
+
+        Raises:
+            CorruptionError: ``keys.subject_missing``: it was lost.
+        """
+        if self._store.applied_erasure_height == 0:
+            raise CorruptionError("keys.subject_missing", {"subject": subject_id.hex()})
+
     def join(self, reference: str, other: str) -> None:
         """Makes a second reference stand for the subject of a first one; durable when it returns."""
         with self._lock:

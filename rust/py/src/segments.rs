@@ -302,11 +302,6 @@ impl SegmentLog {
         self.open_log()?.bytes_on_disk().map_err(raise)
     }
 
-    fn roll(&self) -> PyResult<()> {
-        self.open_log()?.roll();
-        Ok(())
-    }
-
     #[getter]
     fn last_segment_height(&self) -> PyResult<Option<u64>> {
         Ok(self.open_log()?.last_segment_height())

@@ -147,8 +147,11 @@ class RecordIndex:
         for position in range(first, len(pack)):
             wraps = pack.wraps(position)
             for subject_id, custodian, record_class, epoch in wrap_kids(wraps):
+                if custodian != self._subjects.custodian or record_class != INDEX:
+                    continue
                 subject = self._subjects.by_id(subject_id)
-                if subject is None or custodian != self._subjects.custodian or record_class != INDEX:
+                if subject is None:
+                    self._subjects.require_erased(subject_id)
                     continue
                 key = self._subjects.key(subject, INDEX, epoch)
                 content, _ = open_record(
