@@ -18,9 +18,11 @@ from types import MappingProxyType
 from typing import Final
 from weakref import WeakSet
 
-from ehrfast._core import KeyStore, LockFile, SigningKey, StateDb, blake3_digest, random_bytes
+from ehrfast._core import KeyStore, LockFile, SealedPack, SigningKey, StateDb, blake3_digest, random_bytes
 from ehrfast.access.audit import AuditWriter
+from ehrfast.access.erase import Eraser, Erasing, Erasure, ErasureReport, Plan
 from ehrfast.access.gate import Gate
+from ehrfast.access.holds import Holds
 from ehrfast.access.import_fhir import Importer, ImportReport
 from ehrfast.access.session import Session
 from ehrfast.access.sign import sign_call
@@ -28,9 +30,11 @@ from ehrfast.access.write import RecordWriter
 from ehrfast.chain.chain import Chain
 from ehrfast.chain.clock import wall_ms
 from ehrfast.chain.cosign import WitnessState
-from ehrfast.chain.fsck import KEY_ENTRIES, Fault, FsckReport, fsck, key_store_fault, slot_fault
-from ehrfast.chain.recover import STATE_KEY_KIND
+from ehrfast.chain.fsck import KEY_ENTRIES, Erased, Fault, FsckReport, fsck, key_store_fault, slot_fault
+from ehrfast.chain.state_key import FOLDER as STATE_FOLDER
+from ehrfast.chain.state_key import is_due, rotate, state_key
 from ehrfast.consensus import solo as _solo  # registers the engine
+from ehrfast.consensus.lanes import URGENT
 from ehrfast.contracts.registry import Registry
 from ehrfast.contracts.runtime import Runtime
 from ehrfast.errors import (
@@ -50,6 +54,7 @@ from ehrfast.model.checkpoint import VerifierKey, verifier_key
 from ehrfast.model.durable import write_synced
 from ehrfast.model.genesis import Genesis, Organisation, open_genesis, sign_genesis
 from ehrfast.model.identity import ROLES, Identity, parse_id
+from ehrfast.model.record import RecordRow
 from ehrfast.records.index.memory import RecordIndex
 
 FORMAT: Final = 2
@@ -157,6 +162,8 @@ class Status:
     administrator: str
     gateway: str
     clock_behind_ms: int
+    erasures: int
+    holds: int
     cosignatures: tuple[Cosignature, ...]
 
 
@@ -236,12 +243,25 @@ class Node:
         self.signing_keys = SigningKeys(keys)
         self.subjects = Subjects(keys, settings.organisation, self._posted_epoch)
         self.identities = Identities(self)
-        self._index = RecordIndex(chain.chain_id, self.subjects)
+        self._eraser = Eraser(chain, keys, self.subjects, self.signing_keys, settings.organisation)
+        if lock is not None:
+            self._eraser.apply()  # what a crash cut off; before anything is read
+        self._index = RecordIndex(chain.chain_id, self.subjects, self._record_row)
         follower = chain.subscribe(self._index.apply)
         gateway = self.signing_keys.get(settings.gateway).key
         audit = AuditWriter(chain, self.subjects, gateway, self._last_sequence)
         self._gate = Gate(chain, self.subjects, self._index, follower, audit)
         self._writer = RecordWriter(chain, self.subjects, self._index)
+        self.holds = Holds(chain, self.subjects, self._index, settings.organisation, self._call_records)
+        self._erasing = Erasing(
+            chain,
+            self.subjects,
+            self._index,
+            self._eraser,
+            self._call_records,
+            self._gate.catch_up,
+            self._writer.forget,
+        )
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -335,6 +355,9 @@ class Node:
             names = _chain_names(path)
             if settings.main_chain not in names:
                 raise NotFoundError("chain.unknown", {"chain": settings.main_chain})
+            if not read_only:
+                main = path / _CHAINS / settings.main_chain
+                rotate(main, keys, open_genesis((main / "genesis").read_bytes()).chain_id)
             for name in names:
                 chains[name] = Chain.open(
                     path / _CHAINS / name,
@@ -369,6 +392,8 @@ class Node:
         self._closed = True
         for chain in self._chains.values():
             chain.close()
+        if self._lock is not None and self._chain.failure is None:
+            rotate(self._chain.folder, self._keys, self._chain.chain_id)
         self._keys.close()
         if self._lock is not None:
             self._lock.release()
@@ -466,6 +491,57 @@ class Node:
         self._gate.catch_up()
         return report
 
+    def erase_record(self, reference: str, *, by: Identity | None = None) -> ErasureReport:
+        """Erases one record, all versions: afterwards no byte of this node opens to anything of it.
+
+        Args:
+            by: an organisation admin; the administrator by default.
+
+        Raises:
+            NotFoundError: ``record.unknown``; so does whoever asks for it from now on.
+            DeniedError: ``records.held``: a legal hold covers it. ``records.not_permitted``.
+        """
+        self._require_usable()
+        return self._erasing.record(reference, by=by)
+
+    def erase_patient(self, reference: str, *, by: Identity | None = None) -> ErasureReport:
+        """Erases a patient: every record, every key, every name; the organisation's own copies of audit events stay.
+
+        Args:
+            by: an organisation admin; the administrator by default.
+
+        Raises:
+            NotFoundError: ``patient.unknown``.
+            DeniedError: ``records.held``: a legal hold covers the patient or a record. ``records.not_permitted``.
+        """
+        self._require_usable()
+        return self._erasing.patient(reference, by=by)
+
+    def plan_erasure(self, *, record: str | None = None, patient: str | None = None) -> Plan:
+        """What an erasure would take; nothing is changed."""
+        self._require_usable()
+        self._gate.catch_up()
+        if (record is None) == (patient is None):
+            raise InvalidInputError("erasure.one_target")
+        return self._erasing.plan_record(record) if record is not None else self._erasing.plan_patient(patient or "")
+
+    @property
+    def erasures(self) -> list[Erasure]:
+        """Every erasure of this organisation, in order: what a backup must forget too."""
+        self._require_usable()
+        return self._eraser.all()
+
+    def _call_records(
+        self, method: str, arguments: dict[str, object], packs: tuple[SealedPack, ...], by: Identity | None
+    ) -> None:
+        chain = self.chain
+        key = self.signing_keys.get(self.settings.administrator if by is None else by.id).key
+        chain.require_writable()
+        chain.submit(sign_call(chain, key, "records", method, arguments, packs=packs, lane=URGENT), packs).result()
+
+    def _record_row(self, record_id: bytes, version: int) -> RecordRow | None:
+        return RecordRow.of(self._chain.view("records", "row", {"id": record_id, "version": version}))
+
     def call(
         self, contract: str, method: str, arguments: object, *, by: Identity | None = None, chain: str | None = None
     ) -> None:
@@ -502,6 +578,8 @@ class Node:
             administrator=self.settings.administrator.hex(),
             gateway=self.settings.gateway.hex(),
             clock_behind_ms=self._chain.clock.behind_ms(published.time_ms),
+            erasures=len(self._eraser.all()),
+            holds=len(self.holds.standing()),
             cosignatures=tuple(
                 Cosignature(VerifierKey.decode(each.vkey).name, each.checkpoint.tree_size, each.time)
                 for each in self._chain.cosigner.cosigned()
@@ -606,6 +684,7 @@ class Node:
             sum(report.blocks for report in reports),
             sum(report.transactions for report in reports),
             (*faults, *(fault for report in reports for fault in report.faults)),
+            sum((report.erased for report in reports), start=Erased()),
         )
 
     def _enrol_missing_gateways(self) -> None:
@@ -736,11 +815,14 @@ def _fsck_chain(
 
 
 def _open_for_fsck(folder: Path, keys: KeyStore, chain_id: str) -> tuple[StateDb | None, list[Fault]]:
-    state_key = keys.get(STATE_KEY_KIND, chain_id.encode())
-    if state_key is None:
-        return None, [Fault(KEY_ENTRIES, 0, "keys.missing", None)]
     try:
-        return StateDb.open(str(folder / "state"), state_key), []
+        key = state_key(keys, chain_id)
+    except CorruptionError as error:
+        return None, [Fault(KEY_ENTRIES, 0, error.code, None)]
+    if is_due(keys, chain_id):  # made anew at the next open: nothing would be learnt from it
+        return None, []
+    try:
+        return StateDb.open(str(folder / STATE_FOLDER), key), []
     except (CorruptionError, UnavailableError) as error:
         return None, [Fault("state", 0, error.code, None)]
 

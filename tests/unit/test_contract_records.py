@@ -88,7 +88,7 @@ def test_put_writes_the_row_and_the_current_version(ledger: Ledger) -> None:
     assert outcome.events == (Event("records", "RecordsPut", (NORTH, 1)),)
     expected = (PATIENT, NORTH, "observation", EPOCH, named_bytes("a 1", 32), *PACK, 7, 1, named_bytes("gateway"), 0)
     held = ledger.ask("records", "row", id=named_bytes("a"), version=1)
-    assert held == (*expected, ledger.height, ledger.index - 1, ledger.time_ms)
+    assert held == (*expected, ledger.height, ledger.index - 1, ledger.time_ms, ())
     assert current(ledger) == 1
     assert current(ledger, "b") is None
     assert ledger.ask("records", "row", id=named_bytes("a"), version=2) is None
@@ -225,7 +225,7 @@ def test_rewrap_changes_epoch_and_wraps_root_alone(ledger: Ledger) -> None:
     outcome = call(ledger, "rewrap", packs=[(PACK[0], wraps)], **arguments)
     assert (outcome.code, outcome.write_count) == (0, 1)
     after = ledger.ask("records", "row", id=named_bytes("a"), version=1)
-    assert after == (*before[:3], fresh, *before[4:6], wraps, *before[7:])
+    assert after == (*before[:3], fresh, *before[4:6], wraps, *before[7:14], (ledger.height,))
     assert current(ledger) == 1
 
 

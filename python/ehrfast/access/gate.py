@@ -16,7 +16,7 @@ from ehrfast.errors import CorruptionError, DeniedError, NotFoundError
 from ehrfast.fhir.audit_event import Interaction, audit_event
 from ehrfast.keys.subjects import Subjects
 from ehrfast.model.decision import Decision
-from ehrfast.model.record import RecordRow
+from ehrfast.model.record import ERASED, PRUNED, RecordRow
 from ehrfast.policy.treating import AccessRequest, decide, may_read_anything
 from ehrfast.records.index.memory import Entry, RecordIndex
 from ehrfast.records.open import OpenedRecord, open_sealed
@@ -136,10 +136,24 @@ class Gate:
         return row
 
     def open(self, entry: Entry, row: RecordRow) -> OpenedRecord:
-        """The plaintext, checked against the commitment in the state."""
+        """The plaintext, checked against the commitment in the state.
+
+        Raises:
+            NotFoundError: ``record.deleted``, ``record.erased``, ``record.pruned``; asked by whoever may read it, so
+                that it reveals nothing.
+        """
+        if row.has(ERASED):
+            raise NotFoundError("record.erased")
         if row.pack_root is None:
             raise NotFoundError("record.deleted")
-        item, wraps = self.chain.read_item(row.height, row.pack_root, row.position)
+        try:
+            item, wraps = self.chain.read_item(
+                row.height, row.pack_root, row.position, wraps_height=row.wraps_height
+            )
+        except NotFoundError as error:
+            if error.code != "log.erased":
+                raise
+            raise NotFoundError("record.pruned" if row.has(PRUNED) else "record.erased") from None
         return open_sealed(
             item,
             wraps,

@@ -7,7 +7,7 @@ may be pipelined; a failed one takes its numbers back.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -150,6 +150,15 @@ class RecordWriter:
                         mine.pending += 1
         pending.add_done_callback(lambda settled: self._settled(drafts, settled))
         return Written(pending, len(drafts))
+
+    def forget(self, references: Collection[str]) -> None:
+        """Drops what is remembered of erased records."""
+        with self._lock:
+            for reference in references:
+                self._under_way.pop(reference, None)
+            self._submitted_patients = {
+                url: each for url, each in self._submitted_patients.items() if each not in references
+            }
 
     def _plan(self, incoming: Sequence[Incoming]) -> list[Draft]:
         subjects = self._subjects.of_many([item.patient for item in incoming])

@@ -671,11 +671,31 @@ class Chain:
         for leaf, receipt in zip(frame.leaves[:-1], frame.receipts, strict=False):
             transaction = next(transactions) if leaf[:1] == b"\x01" else None
             calls.append((transaction, Receipt.decode(receipt)))
-        return PublishedBlock(height, head_of(frame).time_ms, tuple(calls), frame.pack)
+        return PublishedBlock(height, head_of(frame).time_ms, tuple(calls), frame.stored_pack)
 
-    def read_item(self, height: int, pack_root: bytes, position: int) -> tuple[bytes, bytes]:
-        """One sealed item and its wraps out of a published block."""
-        return self._segments.read_item(height, pack_root, position)
+    def read_item(
+        self, height: int, pack_root: bytes, position: int, *, wraps_height: int | None = None
+    ) -> tuple[bytes, bytes]:
+        """One sealed item and its wraps out of a published block.
+
+        Args:
+            wraps_height: the block with the wraps in force, when that is a later one.
+
+        Raises:
+            NotFoundError: ``log.erased``.
+        """
+        if wraps_height is None or wraps_height == height:
+            return self._segments.read_item(height, pack_root, position)
+        item = self._segments.read(height).stored_pack(pack_root).item(position)
+        wraps = self._segments.read(wraps_height).stored_pack(pack_root).wraps(position)
+        if item is None or wraps is None:
+            raise NotFoundError("log.erased", {"height": height})
+        return item, wraps
+
+    def forget_recent(self) -> None:
+        """Lets go of the blocks kept in memory: their records may have been erased from the log."""
+        with self._changed:
+            self._recent.clear()
 
     def subscribe(self, handler: Callable[[PublishedBlock], None], *, next_height: int = 0) -> Subscription:
         """Tells a handler of every published block from a height on, on a thread of its own."""

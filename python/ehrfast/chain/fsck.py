@@ -41,6 +41,7 @@ KEY_ENTRIES: Final = "keys/keys.entries"
 _SLOT_BYTES: Final = 4096
 _CUSTODIAL: Final = 1
 _CUSTODY_ARGUMENT: Final = 3
+_SUBJECT_ARGUMENT: Final = 7
 _EPOCHS_ARGUMENT: Final = {("records", "put"): 2, ("records", "post_epochs"): 1, ("access", "append"): 3}
 """Contract and method to the number of the argument that lists the class keys coming into force."""
 
@@ -56,12 +57,31 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Erased:
+    """How much of a log is digests: erased, pruned, or kept elsewhere. Wraps of which some went count."""
+
+    transactions: int = 0
+    values: int = 0
+    items: int = 0
+    wraps: int = 0
+
+    def __add__(self, other: Erased) -> Erased:
+        return Erased(
+            self.transactions + other.transactions,
+            self.values + other.values,
+            self.items + other.items,
+            self.wraps + other.wraps,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FsckReport:
     """What a check found."""
 
     blocks: int
     transactions: int
     faults: tuple[Fault, ...]
+    erased: Erased = Erased()
 
     @property
     def ok(self) -> bool:
@@ -116,7 +136,7 @@ def fsck(
             if progress is not None:
                 progress(done, total)
         checker.finish(state, bounded=max_height is not None)
-    return FsckReport(checker.blocks, checker.transactions, tuple(checker.faults))
+    return FsckReport(checker.blocks, checker.transactions, tuple(checker.faults), checker.erased)
 
 
 class _Checker:
@@ -131,10 +151,14 @@ class _Checker:
         self._next_height = 0
         self._whole = True
         self._locked: set[str] = set()
+        self._missing: list[tuple[str, bytes, int]] = []
+        self._subject_of: dict[bytes, object] = {}
+        self._forgotten: set[object] = set()
         self._last: tuple[str, int] = ("log", 0)
         self.faults: list[Fault] = []
         self.blocks = 0
         self.transactions = 0
+        self.erased = Erased()
 
     def genesis(self) -> Genesis | None:
         try:
@@ -168,6 +192,10 @@ class _Checker:
         self.faults += [Fault(file, offset, kind, found.height) for kind in kinds]
 
     def finish(self, state: StateDb | None, *, bounded: bool) -> None:
+        for kind, identifier, height in self._missing:
+            subject = identifier if kind == SUBJECT_KIND else self._subject_of.get(identifier)
+            if subject not in self._forgotten:
+                self.faults.append(Fault(KEY_ENTRIES, 0, f"keys.{kind}_missing", height))
         note = self._checkpoint()
         cosigned = self._cosigned()
         if not self._whole:
@@ -250,7 +278,8 @@ class _Checker:
         return kinds
 
     def _keys_named(self, transaction: Transaction, receipt: Receipt) -> None:
-        """The log tells which keys its custodian drew; each was durable before the block that names it."""
+        """The log tells which keys its custodian drew, each durable before the block that names it, and which it
+        has forgotten."""
         custodians = {values[0] for contract, _, values in receipt.events if contract == "records" and values}
         argument = _EPOCHS_ARGUMENT.get((transaction.contract, transaction.method))
         if argument is not None and self._custodian in custodians:
@@ -258,8 +287,12 @@ class _Checker:
             if isinstance(epochs, tuple):
                 self._require_keys(SUBJECT_KIND, [epoch[0] for epoch in epochs], receipt.height)
         for contract, name, values in receipt.events:
+            if (contract, name) == ("records", "SubjectErased"):
+                self._forgotten.add(values[0])
             if (contract, name) == ("identity", "Enrolled") and values[1] == self._custodian:
                 identity = values[0]
+                if isinstance(identity, bytes):
+                    self._subject_of[identity] = transaction.args.get(_SUBJECT_ARGUMENT)
                 if transaction.args.get(_CUSTODY_ARGUMENT) == _CUSTODIAL and isinstance(identity, bytes):
                     self._require_keys(IDENTITY_KIND, [identity], receipt.height)
 
@@ -267,7 +300,7 @@ class _Checker:
         for identifier in ids:
             if identifier not in self._held[kind]:
                 self._held[kind].add(identifier)
-                self.faults.append(Fault(KEY_ENTRIES, 0, f"keys.{kind}_missing", height))
+                self._missing.append((kind, identifier, height))
 
     def _state(self, frame: Frame) -> Sequence[str]:
         if not self._whole:
@@ -276,4 +309,6 @@ class _Checker:
         return () if self._trie.root == head_of(frame).state_root else ("state.wrong_root",)
 
     def _packs(self, frame: Frame) -> Sequence[str]:
-        return ["pack.root_mismatch" for root in frame.pack_roots if frame.pack(root).root != root]
+        """Counts what is gone. The scan has held what is left, digests included, against the roots."""
+        self.erased += Erased(*frame.erased)
+        return ()

@@ -26,17 +26,15 @@ from ehrfast._core import (
     blake3_digest,
     decode_block_leaf,
     log_leaf_hash,
-    random_bytes,
 )
 from ehrfast.chain.publish import Published, publish
 from ehrfast.chain.replay import WINDOW_MS, ReplayWindow
+from ehrfast.chain.state_key import FOLDER, draw, state_key
 from ehrfast.contracts.contract import BlockContext
 from ehrfast.contracts.runtime import Runtime
 from ehrfast.errors import ConflictError, CorruptionError
 from ehrfast.model.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint, verifier_key
 from ehrfast.model.genesis import Genesis
-
-STATE_KEY_KIND = "state"
 
 
 @dataclass(slots=True)
@@ -56,7 +54,7 @@ def create_log(
 ) -> None:
     """Writes the genesis file, block 0 and the first checkpoint (size 2)."""
     (folder / "genesis").write_bytes(signed_genesis)
-    keys.put([(STATE_KEY_KIND, genesis.chain_id.encode(), random_bytes(32))])
+    draw(keys, genesis.chain_id)
     view = StateView(None)
     runtime.genesis(view, BlockContext(genesis.chain_id, 0, genesis.time_ms), genesis)
     log, trie = Log(), Trie()
@@ -153,10 +151,7 @@ def _require_same_rules(genesis: Genesis, runtime: Runtime) -> None:
 def _open_state(folder: Path, genesis: Genesis, keys: KeyStore, *, read_only: bool) -> StateDb:
     if read_only:
         return StateDb.in_memory()
-    key = keys.get(STATE_KEY_KIND, genesis.chain_id.encode())
-    if key is None:
-        raise CorruptionError("keys.missing", {"kind": STATE_KEY_KIND})
-    return _open_or_remake(folder / "state", key)
+    return _open_or_remake(folder / FOLDER, state_key(keys, genesis.chain_id))
 
 
 def _open_or_remake(folder: Path, key: bytes) -> StateDb:

@@ -117,6 +117,22 @@ class Subjects:
             self._store.put([(ALIAS_KIND, random_bytes(ID_BYTES), cbor_encode((other, subject.id)))])
             self._call_also(subject, other)
 
+    def entries_of(self, subject_id: bytes) -> list[tuple[str, bytes]]:
+        """(kind, id) of everything in the key store that leads to a subject: its root key and its references."""
+        aliases = [alias for alias in self._store.ids(ALIAS_KIND) if _read_alias(self._store, alias)[1] == subject_id]
+        return [(SUBJECT_KIND, subject_id), *((ALIAS_KIND, alias) for alias in aliases)]
+
+    def forget(self, subject_id: bytes) -> None:
+        """Drops a subject and every key derived for it from memory, once the key store has forgotten them."""
+        with self._lock:
+            self._by_id.pop(subject_id, None)
+            for reference in [each for each, subject in self._by_reference.items() if subject.id == subject_id]:
+                del self._by_reference[reference]
+            for name in [each for each in self._epochs if each[0] == subject_id]:
+                del self._epochs[name]
+            for derived in [each for each in self._keys if each[0] == subject_id]:
+                del self._keys[derived]
+
     def current(self, subject: Subject, class_: str) -> Epoch:
         """The class key to seal under now: the posted epoch's, or a fresh epoch's that a transaction must post."""
         name = (subject.id, class_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ehrfast._core import SealedPack, Transaction
+from ehrfast._core import SealedPack, StoredPack, Transaction
 from ehrfast.model.receipt import Receipt
 
 
@@ -14,11 +14,11 @@ class PublishedBlock:
     """One block as a subscriber sees it.
 
     Args:
-        calls: (transaction, receipt) in leaf order; timer runs have no transaction.
-        pack: the sealed pack with that root.
+        calls: (transaction, receipt) in leaf order; timer runs and what was erased have no transaction.
+        pack: the sealed pack with that root, or what the log still has of it.
     """
 
     height: int
     time_ms: int
     calls: tuple[tuple[Transaction | None, Receipt], ...] = field(repr=False)
-    pack: Callable[[bytes], SealedPack] = field(repr=False)
+    pack: Callable[[bytes], SealedPack | StoredPack] = field(repr=False)

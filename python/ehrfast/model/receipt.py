@@ -70,8 +70,8 @@ class Receipt:
 
 
 _KINDS: Final[dict[type[EhrfastError], frozenset[str]]] = {
-    DeniedError: frozenset({"not_permitted", "not_custodian", "not_current_key", "no_key", "self_issue"}),
-    NotFoundError: frozenset({"unknown", "unknown_key", "unknown_method", "no_credential"}),
+    DeniedError: frozenset({"not_permitted", "held", "not_custodian", "not_current_key", "no_key", "self_issue"}),
+    NotFoundError: frozenset({"unknown", "unknown_key", "unknown_method", "no_credential", "no_hold"}),
     ConflictError: frozenset(
         {
             "already_revoked",
@@ -81,11 +81,17 @@ _KINDS: Final[dict[type[EhrfastError], frozenset[str]]] = {
             "deleted",
             "duplicate_epoch",
             "epoch_stale",
+            "erased",
             "exists",
             "key_in_use",
+            "hold_exists",
+            "hold_released",
             "no_epoch",
+            "not_pruned",
             "pack_changed",
+            "pruned",
             "sequence_gap",
+            "subject_erased",
             "version_conflict",
         }
     ),

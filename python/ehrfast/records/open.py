@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ehrfast._core import open_record
+from ehrfast._core import ClassKey, open_record, wrap_kids
 from ehrfast.errors import NotFoundError
 from ehrfast.keys.subjects import Subjects
 from ehrfast.model.record import RecordRow
@@ -24,13 +24,10 @@ def open_sealed(
     """Opens one record version under its subject's class key.
 
     Raises:
-        NotFoundError: ``record.unknown`` when this node holds no key for it (it was erased, or never ours).
+        NotFoundError: ``record.erased`` when this node holds no key for it (its patient was erased, or never ours).
         CorruptionError: the bytes are not what the state commits to.
     """
-    subject = subjects.by_id(row.subject)
-    if subject is None:
-        raise NotFoundError("record.unknown")
-    key = subjects.key(subject, row.record_class, row.epoch)
+    key = _key_for(wraps, row, subjects)
     content, opening_key = open_record(
         item,
         wraps,
@@ -42,3 +39,14 @@ def open_sealed(
         commitment=row.commitment,
     )
     return OpenedRecord(content, opening_key)
+
+
+def _key_for(wraps: bytes, row: RecordRow, subjects: Subjects) -> ClassKey:
+    """The subject's key; for an audit event of an erased patient the custodian's own, whose wrap stays."""
+    subject = subjects.by_id(row.subject)
+    if subject is not None:
+        return subjects.key(subject, row.record_class, row.epoch)
+    for subject_id, custodian, record_class, epoch in wrap_kids(wraps):
+        if subject_id == custodian == subjects.custodian and record_class == row.record_class:
+            return subjects.key(subjects.of(None), record_class, epoch)
+    raise NotFoundError("record.erased")

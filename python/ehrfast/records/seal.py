@@ -20,6 +20,8 @@ from ehrfast.records.classes import INDEX
 
 PLACE_CHAIN: Final = 0
 MANIFEST_VERSION: Final = 1
+MANIFEST_AGAIN: Final = 2
+"""Of a manifest that lists anew what stood beside an erased record, by record id and version."""
 DIGEST_BYTES: Final = 16
 
 
@@ -118,6 +120,23 @@ def seal(origin: str, data: bytes, drafts: Sequence[Draft], subjects: Subjects) 
         if not epoch.posted
     )
     return SealedRecords(pack, rows, unposted)
+
+
+def seal_again(
+    origin: str,
+    subject: Subject,
+    rows: Sequence[tuple[bytes, int, str, str | None, bytes]],
+    subjects: Subjects,
+) -> SealedPack:
+    """A pack of one manifest that takes the place of those that an erasure removes.
+
+    Args:
+        rows: (record id, version, reference, fullUrl when it is not ``urn:uuid:`` + id, digest).
+    """
+    content = cbor_encode((MANIFEST_AGAIN, tuple(rows)))
+    key = subjects.current(subject, INDEX).key
+    spans = np.array([(0, len(content))], dtype=np.uint64)
+    return seal_records(origin, content, spans, [(subject.id, 0, INDEX, [key])])
 
 
 def _manifests(drafts: Sequence[Draft]) -> dict[bytes, list[tuple[int, str, str | None, bytes]]]:
