@@ -24,6 +24,7 @@ from ehrfast.access.erase import Eraser, Erasing, Erasure, ErasureReport, Plan
 from ehrfast.access.gate import Gate
 from ehrfast.access.holds import Holds
 from ehrfast.access.import_fhir import Importer, ImportReport
+from ehrfast.access.prune import PrunePolicy, PruneReport, Pruning, RetrieveReport
 from ehrfast.access.session import Session
 from ehrfast.access.sign import sign_call
 from ehrfast.access.write import RecordWriter
@@ -252,7 +253,10 @@ class Node:
         audit = AuditWriter(chain, self.subjects, gateway, self._last_sequence)
         self._gate = Gate(chain, self.subjects, self._index, follower, audit)
         self._writer = RecordWriter(chain, self.subjects, self._index)
-        self.holds = Holds(chain, self.subjects, self._index, settings.organisation, self._call_records)
+        self.holds = Holds(
+            chain, self.subjects, self._index, settings.organisation, self._call_records, self._gate.catch_up
+        )
+        self._pruning = Pruning(chain, self._index, self.holds, self._record_row, self._call_records)
         self._erasing = Erasing(
             chain,
             self.subjects,
@@ -516,6 +520,39 @@ class Node:
         """
         self._require_usable()
         return self._erasing.patient(reference, by=by)
+
+    def prune(
+        self,
+        policy: PrunePolicy,
+        *,
+        archive: str | os.PathLike[str] | None = None,
+        dry_run: bool = False,
+        by: Identity | None = None,
+    ) -> PruneReport:
+        """Lets the bytes of old versions go; their rows, wraps and proofs stay.
+
+        Args:
+            archive: a folder that gets their sealed bytes first; without it they are gone for good.
+            by: an organisation admin or the gateway; the administrator by default.
+        """
+        self._require_usable()
+        self._gate.catch_up()
+        folder = None if archive is None else Path(archive)
+        return self._pruning.prune(policy, archive=folder, dry_run=dry_run, by=by)
+
+    def retrieve(
+        self, archive: str | os.PathLike[str], *, record: str | None = None, by: Identity | None = None
+    ) -> RetrieveReport:
+        """Puts pruned versions back, each checked against the digest that stayed in the log.
+
+        Raises:
+            NotFoundError: ``archive.not_there``, ``record.unknown``.
+            CorruptionError: ``archive.damaged``.
+            InvalidInputError: ``log.other_item``: the archive holds other bytes than went.
+        """
+        self._require_usable()
+        self._gate.catch_up()
+        return self._pruning.retrieve(Path(archive), reference=record, by=by)
 
     def plan_erasure(self, *, record: str | None = None, patient: str | None = None) -> Plan:
         """What an erasure would take; nothing is changed."""

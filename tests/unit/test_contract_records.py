@@ -339,3 +339,85 @@ def test_append_posts_its_epochs(ledger: Ledger) -> None:
 def test_audit_takes_the_lane_of_its_read() -> None:
     registry = Registry.default()
     assert [registry.lane("access", "append", claimed) for claimed in (0, 1, 2)] == [0, 1, 2]
+
+
+def test_an_erased_record_keeps_its_row_without_commitment(ledger: Ledger) -> None:
+    put(ledger, row())
+    put(ledger, row(version=2))
+    manifests = [(1, PACK[0], 3)]
+    arguments = {"record": named_bytes("a"), "version": 2, "manifests": manifests}
+    assert call(ledger, "erase", **arguments).code == "records.not_permitted"
+    assert call(ledger, "erase", by="south admin", **arguments).code == "records.not_custodian"
+    assert call(ledger, "erase", by="north admin", **arguments | {"version": 1}).code == "records.version_conflict"
+    outcome = call(ledger, "erase", by="north admin", **arguments)
+    assert outcome.events == (Event("records", "RecordErased", (named_bytes("a"), 1)),)
+    for version in (1, 2):
+        held = ledger.ask("records", "row", id=named_bytes("a"), version=version)
+        assert (held[4], held[5:7], held[10]) == (None, PACK, 2)
+    noted = ledger.ask("records", "erasure", number=1)
+    assert (noted[0], noted[1], noted[2], noted[6]) == ("record", named_bytes("a"), NORTH, ((1, PACK[0], 3),))
+    assert ledger.ask("records", "erasures") == 1
+    assert call(ledger, "erase", by="north admin", **arguments).code == "records.erased"
+    assert put(ledger, row(version=3)) == "records.erased"
+    versions = [(named_bytes("a"), 1)]
+    assert call(ledger, "prune", versions=versions).code == "records.erased"
+
+
+def test_an_erased_subject_takes_no_row_and_no_epoch(ledger: Ledger) -> None:
+    put(ledger, row())
+    arguments = {"subject": PATIENT, "classes": ("observation", "document")}
+    assert call(ledger, "erase_subject", **arguments).code == "records.not_permitted"
+    custodian = {"subject": NORTH, "classes": ()}
+    assert call(ledger, "erase_subject", by="north admin", **custodian).code == "records.not_a_patient"
+    assert call(ledger, "erase_subject", by="north admin", **arguments).code == 0
+    assert ledger.ask("records", "subject_erased", subject=PATIENT, custodian=NORTH) == ledger.height
+    assert ledger.ask("records", "epoch", subject=PATIENT, custodian=NORTH, class_="observation") is None
+    assert put(ledger, row("b")) == "records.subject_erased"
+    assert call(ledger, "post_epochs", epochs=[epoch_of("observation")]).code == "records.subject_erased"
+    assert call(ledger, "erase_subject", by="north admin", **arguments).code == "records.subject_erased"
+
+
+def test_pruning_spares_current_versions_and_comes_back(ledger: Ledger) -> None:
+    put(ledger, row())
+    put(ledger, row(version=2))
+    first, second = (named_bytes("a"), 1), (named_bytes("a"), 2)
+    assert call(ledger, "prune", versions=[first, second]).code == "records.current_version"
+    assert call(ledger, "restore", versions=[first]).code == "records.not_pruned"
+    assert call(ledger, "prune", by="south gateway", versions=[first]).code == "records.not_custodian"
+    assert call(ledger, "prune", versions=[first]).code == 0
+    assert call(ledger, "prune", versions=[first]).code == "records.pruned"
+    before = ledger.ask("records", "row", id=first[0], version=1)
+    assert (before[4], before[10]) == (named_bytes("a 1", 32), 4)
+    assert call(ledger, "restore", versions=[first]).code == 0
+    assert ledger.ask("records", "row", id=first[0], version=1)[10] == 0
+    assert call(ledger, "prune", versions=[second], current=True).code == 0
+
+
+def test_a_hold_covers_its_record_and_its_subject(ledger: Ledger) -> None:
+    put(ledger, row())
+    put(ledger, row(version=2), row("b"))
+    erase_b = {"record": named_bytes("b"), "version": 1}
+
+    def hold(name: str, kind: str, target: bytes, by: str = "north admin", reason: str = "litigation") -> int | str:
+        arguments = {"hold": named_bytes(name), "kind": kind, "target": target, "reason": reason}
+        return call(ledger, "hold", by=by, **arguments).code
+
+    assert hold("one", "record", named_bytes("a"), by="gateway") == "records.not_permitted"
+    assert hold("one", "record", named_bytes("a"), by="south admin") == "records.not_custodian"
+    assert hold("one", "record", named_bytes("a"), reason="spite") == "records.unknown_reason"
+    assert hold("one", "pack", named_bytes("a")) == "records.unknown_kind"
+    assert hold("one", "record", named_bytes("a")) == 0
+    assert hold("one", "subject", PATIENT) == "records.hold_exists"
+    assert call(ledger, "prune", versions=[(named_bytes("a"), 1)]).code == "records.held"
+    assert call(ledger, "erase", by="north admin", record=named_bytes("a"), version=2).code == "records.held"
+    assert call(ledger, "erase_subject", by="north admin", subject=PATIENT, classes=()).code == "records.held"
+    assert hold("two", "subject", PATIENT) == 0
+    assert call(ledger, "erase", by="north admin", **erase_b).code == "records.held"
+    assert ledger.ask("records", "holds", custodian=NORTH) == (named_bytes("one"), named_bytes("two"))
+    assert call(ledger, "release", by="south admin", hold=named_bytes("two")).code == "records.no_hold"
+    assert call(ledger, "release", by="north admin", hold=named_bytes("two")).code == 0
+    assert call(ledger, "release", by="north admin", hold=named_bytes("two")).code == "records.hold_released"
+    assert call(ledger, "erase", by="north admin", **erase_b).code == 0
+    assert call(ledger, "erase_subject", by="north admin", subject=PATIENT, classes=()).code == "records.held"
+    assert call(ledger, "release", by="north admin", hold=named_bytes("one")).code == 0
+    assert call(ledger, "erase_subject", by="north admin", subject=PATIENT, classes=()).code == 0

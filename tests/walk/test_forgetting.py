@@ -21,6 +21,7 @@ from ehrfast._core import (
     state_path,
     wrap_kids,
 )
+from ehrfast.access.prune import PrunePolicy
 from ehrfast.access.session import Session
 from ehrfast.chain.state_key import STATE_KEY_KIND
 from ehrfast.errors import ConflictError, CorruptionError, DeniedError, EhrfastError, InvalidInputError, NotFoundError
@@ -30,6 +31,7 @@ from ehrfast.model.genesis import open_genesis
 from ehrfast.model.identity import Identity
 from ehrfast.model.record import ERASED
 from ehrfast.node import Settings
+from ehrfast.records.archive import read_archives
 from ehrfast.records.classes import CLASSES
 
 GONE, STAYS = "gone-7f3a", "stays-91bc"
@@ -376,3 +378,98 @@ def test_nothing_is_erased_while_a_hold_covers_it(clinic: Clinic) -> None:
     node.holds.release(wider.id, by=clinic.auditor)
     node.erase_patient(patient_reference)
     assert clinic.read_code(reference) == "record.unknown"
+
+
+def gone_items(clinic: Clinic) -> int:
+    checked = clinic.node.fsck()
+    assert checked.ok, checked.faults
+    assert checked.erased.wraps == 0
+    return checked.erased.items
+
+
+def test_old_versions_are_pruned_their_proofs_hold_and_they_come_back(clinic: Clinic, tmp_path: Path) -> None:
+    node, archive, reference = clinic.node, tmp_path / "archive", f"Observation/obs-{GONE}-0"
+    with clinic.session() as session:
+        old, new = session.read(reference, 1).content, session.read(reference).content
+        evidence = session.prove(reference, 1, disclose=True)
+    assert node.prune(PrunePolicy(), dry_run=True).versions == 2
+    assert node.prune(PrunePolicy(older_than_days=1)).versions == 0
+    assert node.prune(PrunePolicy(types=("Patient",))).versions == 0
+    held = node.holds.add(reason="complaint", record=f"Observation/obs-{STAYS}-0")
+    report = node.prune(PrunePolicy(), archive=archive)
+    assert (report.versions, report.held, len(report.archives)) == (1, 1, 1)
+    assert report.bytes > len(old)
+    assert gone_items(clinic) == 1
+    for _ in range(2):
+        with clinic.session() as session:
+            assert session.read(reference).content == new
+            with pytest.raises(NotFoundError, match=r"record\.pruned"):
+                session.read(reference, 1)
+            again = session.prove(reference, 1)
+            assert [each.version for each in session.history(reference)] == [2, 1]
+            assert session.read(f"Observation/obs-{STAYS}-0", 1).version == 1
+        for each, content in ((evidence, old), (again, None)):
+            each.save(tmp_path / "pruned.proof")
+            verify(tmp_path / "pruned.proof", key=clinic.node.verifier_key, content=content)
+        clinic.node.close()
+        clinic.node = Node.open(clinic.node.folder)
+    node = clinic.node
+    assert node.prune(PrunePolicy()).versions == 0
+    with pytest.raises(NotFoundError, match=r"archive\.not_there"):
+        node.retrieve(tmp_path / "nowhere")
+    back = node.retrieve(archive, record=reference)
+    assert (back.versions, back.there, back.erased) == (1, 0, 0)
+    assert node.retrieve(archive).there == 1
+    with clinic.session() as session:
+        assert session.read(reference, 1).content == old
+    assert gone_items(clinic) == 0
+    node.holds.release(held.id)
+    everything = PrunePolicy(keep_versions=0, current=True, classes=("observation",))
+    assert node.prune(everything, archive=archive).versions > 2
+    assert clinic.read_code(reference) == "record.pruned"
+    damaged = next(archive.glob("*.archive"))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    with pytest.raises(CorruptionError, match=r"archive\.damaged"):
+        node.retrieve(archive)
+
+
+def test_what_is_erased_comes_back_from_no_archive(clinic: Clinic, tmp_path: Path) -> None:
+    archive, reference = tmp_path / "archive", f"Observation/obs-{GONE}-0"
+    clinic.node.prune(PrunePolicy(), archive=archive)
+    secrets = secrets_of(GONE, 0)
+    clinic.node.erase_record(reference)
+    assert clinic.node.retrieve(archive).erased == 1
+    shutil.copytree(archive, tmp_path / "remembered" / "archive")
+    found = medium(clinic, tmp_path / "remembered")
+    items = [each.item for each in read_archives(archive, clinic.node.chain.chain_id)]
+    assert len(items) == 2
+    found.sealed += [(item, b"") for item in items]
+    found._records(clinic.node.chain.chain_id)
+    assert shown(found, secrets) == set()
+    clinic.node.erase_patient(f"Patient/patient-{STAYS}")
+    assert clinic.node.retrieve(archive).erased == 2
+
+
+def test_a_pruning_that_was_broken_off_is_finished_by_the_next(clinic: Clinic, tmp_path: Path) -> None:
+    reference = f"Observation/obs-{GONE}-0"
+    entry = clinic.node._index.versions(reference)[0]
+    versions = ((entry.record_id, entry.version),)
+    clinic.node._call_records("prune", {"versions": versions, "current": False}, (), None)
+    with clinic.session() as session:
+        assert session.read(reference, 1).version == 1, "its bytes are still there"
+    assert clinic.node.prune(PrunePolicy(), archive=tmp_path / "archive").versions == 2
+    with clinic.session() as session, pytest.raises(NotFoundError, match=r"record\.pruned"):
+        session.read(reference, 1)
+    assert clinic.node.retrieve(tmp_path / "archive").versions == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"keep": 1}', '{"keep_versions": true}', '{"keep_versions": 0}', '{"classes": ["audit"]}',
+             '{"classes": "document"}', '{"older_than_days": -1}'],
+)  # fmt: skip
+def test_a_policy_that_says_nothing_sensible_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "policy.json").write_text(text)
+    with pytest.raises(InvalidInputError, match=r"prune\.bad_policy"):
+        PrunePolicy.load(tmp_path / "policy.json")
+    (tmp_path / "policy.json").write_text('{"keep_versions": 2, "classes": ["document"]}')
+    assert PrunePolicy.load(tmp_path / "policy.json") == PrunePolicy(keep_versions=2, classes=("document",))

@@ -5,6 +5,7 @@ A hold is a random id, a target and a reason from a closed list on the chain; wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ehrfast._core import random_bytes
@@ -37,11 +38,22 @@ class Hold:
 
 
 class Holds:
-    """The holds of one custodian."""
+    """The holds of one custodian.
+
+    Args:
+        catch_up: waits until the index has seen everything published.
+    """
 
     def __init__(
-        self, chain: Chain, subjects: Subjects, index: RecordIndex, organisation: bytes, call: RecordsCall
+        self,
+        chain: Chain,
+        subjects: Subjects,
+        index: RecordIndex,
+        organisation: bytes,
+        call: RecordsCall,
+        catch_up: Callable[[], None],
     ) -> None:
+        self._catch_up = catch_up
         self._chain = chain
         self._subjects = subjects
         self._index = index
@@ -64,6 +76,7 @@ class Holds:
         """
         if (record is None) == (patient is None):
             raise InvalidInputError("hold.one_target")
+        self._catch_up()
         identifier = random_bytes(16)
         kind, target = (RECORD, self._record(record)) if record is not None else (SUBJECT, self._patient(patient or ""))
         arguments: dict[str, object] = {"hold": identifier, "kind": kind, "target": target, "reason": reason}
@@ -81,6 +94,7 @@ class Holds:
 
     def standing(self) -> list[Hold]:
         """Every hold that stands, in the order they were placed."""
+        self._catch_up()
         ids = self._chain.view("records", "holds", {"custodian": self._organisation})
         return [self._read(each) for each in (ids if isinstance(ids, tuple) else ())]
 

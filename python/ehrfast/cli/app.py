@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import typer
 
-from ehrfast.cli import demo, evidence, export, keys, operate, records, witness
+from ehrfast.cli import demo, evidence, export, forget, keys, operate, records, witness
 
 _SETTINGS: Final[dict[str, Any]] = {
     "no_args_is_help": True,
@@ -35,6 +35,15 @@ app.command("verify")(evidence.verify)
 app.command("status")(operate.status)
 app.command("fsck")(operate.fsck)
 app.command("export")(export.export)
+app.command("erase")(forget.erase)
+app.command("prune")(forget.prune)
+app.command("retrieve")(forget.retrieve)
+
+_hold = typer.Typer(**_SETTINGS, help="Legal holds: what one covers is neither erased nor pruned.")
+_hold.command("add")(forget.add_hold)
+_hold.command("release")(forget.release_hold)
+_hold.command("list")(forget.list_holds)
+app.add_typer(_hold, name="hold")
 
 _keys = typer.Typer(**_SETTINGS, help="Identities whose signing keys this node holds.")
 _keys.command("enrol")(keys.enrol)

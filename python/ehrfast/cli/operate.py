@@ -13,6 +13,7 @@ from ehrfast.cli.output import Json, Progress, answer, progress, told, utc
 from ehrfast.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from ehrfast.chain.fsck import FsckReport
     from ehrfast.node import Node
 
 NodeFolder = Annotated[Path, typer.Argument(metavar="NODE", help="Folder of the node.")]
@@ -107,23 +108,28 @@ def fsck(node: NodeFolder, as_json: Json = False) -> None:
     \b
     Example: ehrfast fsck clinic.ehr --json
     """
-    ok, faults, blocks, transactions = _check(node)
+    found = _check(node)
+    ok, blocks, transactions = found.ok, found.blocks, found.transactions
+    faults, erased = [asdict(each) for each in found.faults], asdict(found.erased)
     if as_json:
-        answer({"ok": ok, "faults": faults, "blocks": blocks, "transactions": transactions}, True)
+        answer(
+            {"ok": ok, "faults": faults, "blocks": blocks, "transactions": transactions, "erased": erased}, True
+        )
     else:
         lines = [f"{each['file']} offset {each['offset']} height {each['height']}: {each['kind']}" for each in faults]
+        if any(erased.values()):
+            lines.append("erased or pruned: " + ", ".join(f"{count} {name}" for name, count in erased.items()))
         answer({}, False, [*lines, f"{'ok' if ok else 'NOT ok'}: {blocks} blocks, {transactions} transactions"])
     if not ok:
         failure = Failure(CORRUPTION, "fsck.faults", "stored bytes are not what was written", {"faults": len(faults)})
         raise typer.Exit(report(failure, as_json))
 
 
-def _check(folder: Path) -> tuple[bool, list[dict[str, object]], int, int]:
+def _check(folder: Path) -> FsckReport:
     from ehrfast.node import Node
 
     with progress("checking blocks") as bar:
-        found = Node.fsck_folder(folder, bar)
-    return found.ok, [asdict(each) for each in found.faults], found.blocks, found.transactions
+        return Node.fsck_folder(folder, bar)
 
 
 def show_config(node: NodeFolder, as_json: Json = False) -> None:

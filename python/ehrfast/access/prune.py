@@ -1,0 +1,230 @@
+"""Pruning: old versions leave the log by a policy, and come back from their archive.
+
+Before: versions that no hold covers. After: their items are digests, every proof holds, their wraps wait. The archive
+is durable before the chain says so, the chain says so before bytes go; one broken off is finished by the next pruning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from ehrfast.access.erase import RECORD, SUBJECT, RecordsCall
+from ehrfast.access.holds import Holds
+from ehrfast.chain.chain import Chain
+from ehrfast.errors import InvalidInputError, NotFoundError
+from ehrfast.model.identity import Identity
+from ehrfast.model.record import DELETED, ERASED, PRUNED, RecordRow
+from ehrfast.records.archive import Archived, read_archives, write_archive
+from ehrfast.records.classes import AUDIT, CLASSES
+from ehrfast.records.index.memory import Entry, RecordIndex
+
+BATCH: Final = 700
+DAY_MS: Final = 24 * 60 * 60 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PrunePolicy:
+    """Which versions may go.
+
+    Args:
+        keep_versions: the newest so many of each record stay.
+        older_than_days: only versions recorded longer ago, by the newest block's time.
+        classes: only these; all but ``audit`` when empty. Audit events are never pruned.
+        types: only these FHIR types; all when empty.
+        current: whether current versions may go too; without it ``keep_versions`` is at least 1.
+    """
+
+    keep_versions: int = 1
+    older_than_days: int = 0
+    classes: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    current: bool = False
+
+    def __post_init__(self) -> None:
+        least = 0 if self.current else 1
+        known = set(self.classes) <= set(CLASSES) - {AUDIT}
+        if self.keep_versions < least or self.older_than_days < 0 or not known:
+            raise InvalidInputError("prune.bad_policy")
+
+    @staticmethod
+    def load(path: Path) -> PrunePolicy:
+        """Reads a JSON object with these members, each optional.
+
+        Raises:
+            InvalidInputError: ``prune.bad_policy``.
+        """
+        kinds: dict[str, type] = {"keep_versions": int, "older_than_days": int, "current": bool}
+        try:
+            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            named = {each.name for each in fields(PrunePolicy)}
+            if not set(value) <= named:
+                raise TypeError
+            for name, member in value.items():
+                listed = isinstance(member, list) and all(isinstance(each, str) for each in member)
+                if not (type(member) is kinds[name] if name in kinds else listed):
+                    raise TypeError
+            members: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+            return PrunePolicy(**members)
+        except (OSError, ValueError, TypeError, AttributeError):
+            raise InvalidInputError("prune.bad_policy") from None
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """What a pruning did, or would do.
+
+    Args:
+        versions: record versions whose bytes went.
+        held: versions left because a legal hold covers them.
+        bytes: of their sealed items.
+        segments: files written anew.
+        archives: names of the files that hold them now.
+    """
+
+    versions: int
+    held: int
+    bytes: int
+    segments: int
+    archives: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieveReport:
+    """What came back.
+
+    Args:
+        versions: whose bytes are in the log again.
+        there: were there already.
+        erased: are not taken back, because they were erased since.
+    """
+
+    versions: int
+    there: int
+    erased: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    entry: Entry
+    row: RecordRow
+    item: bytes = field(repr=False)
+
+
+class Pruning:
+    """Prunes and retrieves for one custodian."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        index: RecordIndex,
+        holds: Holds,
+        row_of: Callable[[bytes, int], RecordRow | None],
+        call: RecordsCall,
+    ) -> None:
+        self._chain = chain
+        self._index = index
+        self._holds = holds
+        self._row_of = row_of
+        self._call = call
+
+    def prune(
+        self, policy: PrunePolicy, *, archive: Path | None, dry_run: bool, by: Identity | None
+    ) -> PruneReport:
+        """Lets the bytes of every version go that the policy names and no hold covers."""
+        held_records, held_subjects = self._held()
+        chosen: list[_Candidate] = []
+        covered = 0
+        for each in self._candidates(policy):
+            if each.entry.record_id in held_records or each.row.subject in held_subjects:
+                covered += 1
+            else:
+                chosen.append(each)
+        size = sum(len(each.item) for each in chosen)
+        if dry_run or not chosen:
+            return PruneReport(len(chosen), covered, size, 0, ())
+        files = [] if archive is None else write_archive(archive, self._chain.chain_id, map(_archived, chosen))
+        fresh = [each for each in chosen if not each.row.has(PRUNED)]
+        for start in range(0, len(fresh), BATCH):
+            versions = tuple((c.entry.record_id, c.entry.version) for c in fresh[start : start + BATCH])
+            self._call("prune", {"versions": versions, "current": policy.current}, (), by)
+        items = [place for each in chosen for place in self._places(each.row)]
+        segments, _ = self._chain.segments.rewrite(items=items)
+        self._chain.forget_recent()
+        return PruneReport(len(chosen), covered, size, segments, tuple(path.name for path in files))
+
+    def retrieve(self, archive: Path, *, reference: str | None, by: Identity | None) -> RetrieveReport:
+        """Puts back what an archive holds of pruned versions, each checked against the digest in the log."""
+        wanted = None if reference is None else {each.record_id for each in self._index.versions(reference)}
+        if wanted is not None and not wanted:
+            raise NotFoundError("record.unknown")
+        restores: list[tuple[int, int, int, bytes]] = []
+        versions: dict[tuple[bytes, int], bool] = {}
+        there = erased = 0
+        for each in read_archives(archive, self._chain.chain_id):
+            name = (each.record_id, each.version)
+            if (wanted is not None and each.record_id not in wanted) or name in versions:
+                continue
+            row = self._row_of(*name)
+            if row is None or row.has(ERASED) or self._is_erased(row):
+                erased += 1
+            elif not row.has(PRUNED):
+                there += 1
+            else:
+                versions[name] = True
+                restores += [(*place, each.item) for place in self._places(row)]
+        if versions:
+            self._chain.segments.rewrite(restores=restores)
+            names = list(versions)
+            for start in range(0, len(names), BATCH):
+                self._call("restore", {"versions": tuple(names[start : start + BATCH])}, (), by)
+        return RetrieveReport(len(versions), there, erased)
+
+    def _held(self) -> tuple[set[bytes], set[bytes]]:
+        standing = self._holds.standing()
+        records, subjects = ([h.target for h in standing if h.kind == kind] for kind in (RECORD, SUBJECT))
+        return set(map(bytes.fromhex, records)), set(map(bytes.fromhex, subjects))
+
+    def _candidates(self, policy: PrunePolicy) -> Iterator[_Candidate]:
+        before_ms = self._chain.published.time_ms - policy.older_than_days * DAY_MS
+        for reference in self._index.references():
+            versions = list(self._index.versions(reference))
+            entry = versions[0]
+            fits = not policy.types or entry.resource_type in policy.types
+            if entry.record_class == AUDIT or not fits or (policy.classes and entry.record_class not in policy.classes):
+                continue
+            for entry in versions[: len(versions) - policy.keep_versions]:
+                row = self._row_of(entry.record_id, entry.version)
+                if entry.time_ms > before_ms or row is None or row.has(ERASED) or row.has(DELETED):
+                    continue
+                item = self._item(row)
+                if item is not None:
+                    yield _Candidate(entry, row, item)
+
+    def _item(self, row: RecordRow) -> bytes | None:
+        if row.pack_root is None:
+            return None
+        return self._chain.segments.read(row.height).stored_pack(row.pack_root).item(row.position)
+
+    def _places(self, row: RecordRow) -> list[tuple[int, int, int]]:
+        """Wherever the log has the item: with each re-wrap the pack travelled again."""
+        places = []
+        for height in (row.height, *row.rewraps):
+            roots = self._chain.segments.read(height).pack_roots
+            places += [(height, number, row.position) for number, root in enumerate(roots) if root == row.pack_root]
+        return places
+
+    def _is_erased(self, row: RecordRow) -> bool:
+        arguments = {"subject": row.subject, "custodian": row.custodian}
+        return self._chain.view("records", "subject_erased", arguments) is not None
+
+
+def _archived(candidate: _Candidate) -> Archived:
+    entry, row = candidate.entry, candidate.row
+    root = row.pack_root or b""
+    return Archived(entry.record_id, entry.version, row.height, root, row.position, candidate.item)
+
+
