@@ -165,6 +165,7 @@ class Status:
     clock_behind_ms: int
     erasures: int
     holds: int
+    state_rotation_due: bool
     cosignatures: tuple[Cosignature, ...]
 
 
@@ -617,6 +618,7 @@ class Node:
             clock_behind_ms=self._chain.clock.behind_ms(published.time_ms),
             erasures=len(self._eraser.all()),
             holds=len(self.holds.standing()),
+            state_rotation_due=is_due(self._keys, self._chain.chain_id),
             cosignatures=tuple(
                 Cosignature(VerifierKey.decode(each.vkey).name, each.checkpoint.tree_size, each.time)
                 for each in self._chain.cosigner.cosigned()

@@ -450,6 +450,30 @@ def test_what_is_erased_comes_back_from_no_archive(clinic: Clinic, tmp_path: Pat
     assert clinic.node.retrieve(archive).erased == 2
 
 
+def test_items_outside_the_log_are_dropped_with_their_erasure(clinic: Clinic, tmp_path: Path) -> None:
+    dropped: list[bytes] = []
+    node = clinic.node
+    node._eraser._drop_blob = dropped.append
+    node.prune(PrunePolicy(keep_versions=0, current=True, classes=("observation",)), archive=tmp_path / "archive")
+    digests = {}
+    for each in read_archives(tmp_path / "archive", node.chain.chain_id):
+        pack = node.chain.segments.read(each.height).stored_pack(each.pack_root)
+        digests[each.record_id, each.version] = pack.item_digest(each.position)
+    first = node._index.versions(f"Observation/obs-{GONE}-0")
+    of_first = {digests[each.record_id, each.version] for each in first}
+    of_gone = {
+        digests[each.record_id, each.version]
+        for number in (0, 1, 2, 7, 8)
+        for each in node._index.versions(f"Observation/obs-{GONE}-{number}")
+    }
+    assert not node.status().state_rotation_due
+    node.erase_record(f"Observation/obs-{GONE}-0")
+    assert set(dropped) == of_first
+    assert node.status().state_rotation_due
+    node.erase_patient(f"Patient/patient-{GONE}")
+    assert set(dropped) == of_gone
+
+
 def test_a_pruning_that_was_broken_off_is_finished_by_the_next(clinic: Clinic, tmp_path: Path) -> None:
     reference = f"Observation/obs-{GONE}-0"
     entry = clinic.node._index.versions(reference)[0]

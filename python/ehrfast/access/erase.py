@@ -115,11 +115,19 @@ class Eraser:
 
     Args:
         organisation: the custodian; what others erase is theirs to carry out.
+        drop_blob: removes a sealed item that lies outside the log, by its digest; one that is not there is no fault.
     """
 
     def __init__(
-        self, chain: Chain, keys: KeyStore, subjects: Subjects, signing_keys: SigningKeys, organisation: bytes
+        self,
+        chain: Chain,
+        keys: KeyStore,
+        subjects: Subjects,
+        signing_keys: SigningKeys,
+        organisation: bytes,
+        drop_blob: Callable[[bytes], None] | None = None,
     ) -> None:
+        self._drop_blob = drop_blob
         self._chain = chain
         self._keys = keys
         self._subjects = subjects
@@ -165,6 +173,9 @@ class Eraser:
             identities = [name for subject in subjects for name in self._identities_of(subject)]
             entries = [entry for subject in subjects for entry in self._subjects.entries_of(subject)]
             forget = [*entries, *((IDENTITY_KIND, name) for name in identities)]
+            if self._drop_blob is not None:  # before the keys: cut off here, the next open does it again
+                for digest in self._outside(edits):
+                    self._drop_blob(digest)
             segments, _ = self._chain.segments.rewrite(
                 transactions=edits.transactions,
                 writes=edits.writes,
@@ -187,6 +198,19 @@ class Eraser:
                 keys=len(forget),
                 identities=len(identities),
             )
+
+    def _outside(self, edits: Edits) -> set[bytes]:
+        """Digests of the items that go and are not in the log; what others can open too is not among them."""
+        found = set()
+        places: list[tuple[int, int, int, bytes | None]] = [(*each, None) for each in edits.records]
+        places += [(height, pack, position, subject) for height, pack, position, subject, _ in edits.subjects]
+        for height, pack, position, subject in places:
+            stored = self._chain.segments.read(height).stored_pack(pack)
+            wraps = stored.wraps(position)
+            alone = subject is None or wraps is None or {kid[0] for kid in wrap_kids(wraps)} == {subject}
+            if stored.item(position) is None and alone:
+                found.add(stored.item_digest(position))
+        return found
 
     def _identities_of(self, subject: bytes) -> list[bytes]:
         found = []
