@@ -932,14 +932,153 @@ class SealedPack:
         """How many records."""
 
     def item(self, position: int) -> bytes:
-        """The COSE_Encrypt0 at this position. Raises IndexError."""
+        """The COSE_Encrypt0 at this position.
+
+        Raises:
+            IndexError: there is no such position.
+            NotFoundError: ``pack.item_outside``: only its digest is here.
+        """
 
     def wraps(self, position: int) -> bytes:
         """The COSE recipients beside it. Raises IndexError."""
 
+    def item_digest(self, position: int) -> bytes:
+        """32 bytes, keyed["pack-item"] of the item, wherever it lies. Raises IndexError."""
+
+    @property
+    def item_sizes(self) -> list[int]:
+        """Bytes of each item by position, 0 for those outside."""
+
+    @property
+    def outside(self) -> list[int]:
+        """Positions whose items lie outside the pack, ascending."""
+
+    def without(self, positions: Sequence[int]) -> SealedPack:
+        """The same pack, roots and all, with the digests of these items in their places."""
+
+    def behind(self, first: Sequence[SealedPieces]) -> SealedPack:
+        """A pack that begins with records sealed in pieces and goes on with the items of this one.
+
+        Raises:
+            InvalidInputError: ``envelope.malformed``.
+        """
+
     @property
     def size(self) -> int:
-        """Bytes of all items and wraps."""
+        """Bytes of all wraps, and of the items that are not outside."""
+
+@final
+class PieceSealer:
+    """Seals one content of any length in pieces of 1 MiB, each under a key of its own.
+
+    Dropped before ``finish`` it leaves nothing that opens. Holds one piece in memory.
+    """
+
+    def __new__(cls, head: bytes, *, origin: str, record_id: bytes, version: int, class_: str) -> PieceSealer:
+        """Begins an item under a fresh content key.
+
+        Args:
+            head: what the content is, at most 64 KiB; sealed with it.
+            origin, record_id, version, class_: where it stands; authenticated with every piece.
+
+        Raises:
+            InvalidInputError: ``pieces.head_too_large``, ``envelope.record_id_length``, ``envelope.origin``,
+                ``envelope.class_name``.
+            UnavailableError: ``random.unavailable``.
+        """
+
+    @property
+    def front(self) -> bytes:
+        """The first bytes of the item: header and sealed head."""
+
+    def update(self, content: Buffer) -> bytes:
+        """Takes more content and gives the sealed pieces that are certainly not the last.
+
+        Raises:
+            InvalidInputError: ``pieces.too_large``: more than 2 GiB in all; nothing can be done with it then.
+            ConflictError: ``pieces.finished``.
+        """
+
+    def finish(self, keys: Sequence[ClassKey | ClassPublicKey]) -> tuple[bytes, SealedPieces]:
+        """The last piece, and what the pack holds of the item.
+
+        Raises:
+            InvalidInputError: as of `seal_records` for its keys.
+            ConflictError: ``pieces.finished``.
+        """
+
+@final
+class SealedPieces:
+    """What sealing in pieces gives beside the item's bytes."""
+
+    @property
+    def item_digest(self) -> bytes:
+        """32 bytes, keyed["pack-item"] of the whole item."""
+
+    @property
+    def wraps(self) -> bytes:
+        """The COSE recipients."""
+
+    @property
+    def commitment(self) -> bytes:
+        """The 32-byte state commitment."""
+
+    @property
+    def content_digest(self) -> bytes:
+        """BLAKE3 of the content."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the content."""
+
+@final
+class PieceOpener:
+    """Opens one item in pieces, in order."""
+
+    def __new__(
+        cls,
+        front: Buffer,
+        wraps: Buffer,
+        key: ClassKey,
+        *,
+        origin: str,
+        record_id: bytes,
+        version: int,
+        class_: str,
+    ) -> PieceOpener:
+        """Opens the front of an item; the first ``front_bytes`` bytes of it, no more and no less.
+
+        Raises:
+            DeniedError: ``envelope.no_wrap``.
+            CorruptionError: ``envelope.cannot_open``, ``envelope.commitment_mismatch``, ``pieces.malformed``.
+        """
+
+    @staticmethod
+    def front_bytes(start: Buffer) -> int:
+        """How long the front is; 80 bytes from the start of the item are enough to tell.
+
+        Raises:
+            CorruptionError: ``pieces.malformed``.
+            InvalidInputError: ``pieces.head_too_large``.
+        """
+
+    @property
+    def head(self) -> bytes:
+        """What the content is."""
+
+    def open(self, sealed: Buffer, last: bool) -> bytes:
+        """Opens the next piece; 1 MiB + 16 bytes unless it is the last.
+
+        Raises:
+            CorruptionError: ``pieces.cannot_open`` with ``index``, ``pieces.after_last``.
+        """
+
+    def finish(self, commitment: bytes) -> bytes:
+        """The opening key, once the last piece was opened and the whole is what the state commits to.
+
+        Raises:
+            CorruptionError: ``pieces.unfinished``, ``envelope.commitment_mismatch``.
+        """
 
 def seal_records(
     origin: str,
@@ -1180,6 +1319,14 @@ class SegmentLog:
 
         Raises:
             NotFoundError: ``log.no_such_height``.
+            CorruptionError: ``log.damaged``.
+        """
+
+    def read_part(self, height: int, pack: int | bytes, position: int) -> tuple[bytes | None, bytes, bytes]:
+        """(item or None where only its digest is here, item digest, wraps); see `read_item`.
+
+        Raises:
+            NotFoundError: ``log.no_such_height``, ``log.no_such_item``, ``log.erased`` when the wraps are.
             CorruptionError: ``log.damaged``.
         """
 

@@ -5,7 +5,6 @@ One process owns a folder for writing; another may open it read-only. After a fo
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from weakref import WeakSet
 
 from ehrfast._core import KeyStore, LockFile, SealedPack, SigningKey, StateDb, blake3_digest, random_bytes
 from ehrfast.access.audit import AuditWriter
+from ehrfast.access.blobs import Collected, collect_orphans
 from ehrfast.access.erase import Eraser, Erasing, Erasure, ErasureReport, Plan
 from ehrfast.access.gate import Gate
 from ehrfast.access.holds import Holds
@@ -52,11 +52,13 @@ from ehrfast.keys.signing import HeldIdentity, SigningKeys
 from ehrfast.keys.subjects import Subjects
 from ehrfast.model.ask_witness import WitnessAddress
 from ehrfast.model.checkpoint import VerifierKey, verifier_key
-from ehrfast.model.durable import write_synced
+from ehrfast.model.durable import sync_folder, unavailable, write_synced
 from ehrfast.model.genesis import Genesis, Organisation, open_genesis, sign_genesis
 from ehrfast.model.identity import ROLES, Identity, parse_id
 from ehrfast.model.record import RecordRow
+from ehrfast.records.blobs import LOCAL_BLOBS, BlobSettings, open_blob_store
 from ehrfast.records.index.memory import RecordIndex
+from ehrfast.records.placement import Placement, require_types
 
 FORMAT: Final = 2
 _UNCHECKED_FORMAT: Final = 1
@@ -82,6 +84,8 @@ class Settings:
     root_key: RootKeySource
     main_chain: str
     witnesses: tuple[WitnessAddress, ...] = ()
+    blobs: BlobSettings = LOCAL_BLOBS
+    placement: tuple[tuple[str, str], ...] = ()
 
     def save(self, folder: Path) -> None:
         """Writes the settings, synced, in one step."""
@@ -94,6 +98,8 @@ class Settings:
             "main_chain": self.main_chain,
             "root_key": {"kind": self.root_key.kind, "path": self.root_key.path, "salt": self.root_key.salt.hex()},
             "witnesses": [{"url": each.url, "vkey": each.vkey} for each in self.witnesses],
+            "blobs": self.blobs.as_dict(),
+            "placement": dict(self.placement),
         }
         write_synced(folder / _SETTINGS, _render({**value, "check": _check_of(value)}).encode(), 0o644)
 
@@ -124,6 +130,8 @@ class Settings:
                 root_key=source,
                 main_chain=main,
                 witnesses=tuple(WitnessAddress(each["url"], each["vkey"]) for each in value.get("witnesses", ())),
+                blobs=BlobSettings.of(value["blobs"]) if "blobs" in value else LOCAL_BLOBS,
+                placement=tuple(sorted(value.get("placement", {}).items())),
             )
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("node.not_there", {"folder": str(folder)}) from None
@@ -252,8 +260,10 @@ class Node:
         follower = chain.subscribe(self._index.apply)
         gateway = self.signing_keys.get(settings.gateway).key
         audit = AuditWriter(chain, self.subjects, gateway, self._last_sequence)
-        self._gate = Gate(chain, self.subjects, self._index, follower, audit)
-        self._writer = RecordWriter(chain, self.subjects, self._index)
+        self.blobs = open_blob_store(settings.blobs, folder)
+        self._gate = Gate(chain, self.subjects, self._index, follower, audit, self.blobs)
+        placement = Placement.of(dict(settings.placement))
+        self._writer = RecordWriter(chain, self.subjects, self._index, self.blobs, placement)
         self.holds = Holds(
             chain, self.subjects, self._index, settings.organisation, self._call_records, self._gate.catch_up
         )
@@ -292,13 +302,13 @@ class Node:
                 raise ConflictError("node.exists", {"folder": str(path)})
             lock = LockFile.acquire(str(path / "lock"))
         except OSError as error:
-            raise _unavailable(error) from None
+            raise unavailable(error) from None
         try:
             Node._make(path, organisation, chain, root_key)
         except BaseException as error:
             _remove_contents(path)
             if isinstance(error, OSError) and not isinstance(error, EhrfastError):
-                raise _unavailable(error) from None
+                raise unavailable(error) from None
             raise
         finally:
             lock.release()
@@ -399,6 +409,7 @@ class Node:
             chain.close()
         if self._lock is not None and self._chain.failure is None:
             rotate(self._chain.folder, self._keys, self._chain.chain_id)
+        self.blobs.close()
         self._keys.close()
         if self._lock is not None:
             self._lock.release()
@@ -692,6 +703,59 @@ class Node:
         """
         return (self.chain if chain is None else self.chain_named(chain)).fsck(progress)
 
+    def collect_blobs(
+        self, *, remove: bool = True, progress: Callable[[int, int], None] | None = None
+    ) -> Collected:
+        """Removes blobs that no block names and that are older than any write still under way could be.
+
+        Args:
+            remove: False only counts them.
+
+        Raises:
+            UnavailableError: ``chain.read_only`` when they are to be removed; ``store.io`` …
+        """
+        self._require_usable()
+        if remove and self._lock is None:
+            raise UnavailableError("chain.read_only")
+        return collect_orphans(self._chain, self.blobs, now_ms=wall_ms(), remove=remove, progress=progress)
+
+    @staticmethod
+    def configure(
+        folder: str | os.PathLike[str],
+        *,
+        blobs: BlobSettings | None = None,
+        placement: Mapping[str, str] | None = None,
+    ) -> Settings:
+        """Changes settings of a node that is not open; what is already stored stays where it is.
+
+        Args:
+            blobs: where blobs go and are looked for from now on; copy those that are there before.
+            placement: FHIR types to ``chain``, ``blob``, or ``default``; others stay as set.
+
+        Raises:
+            NotFoundError: ``node.not_there``.
+            ConflictError: ``node.locked``, with the owner's pid.
+            InvalidInputError: ``blobs.…``, ``fhir.unknown_type``, ``placement.unknown_place``.
+        """
+        path = Path(folder)
+        Settings.load(path)
+        lock = LockFile.acquire(str(path / "lock"))
+        try:
+            settings = Settings.load(path)
+            if blobs is not None:
+                open_blob_store(blobs, path).close()
+                settings = replace(settings, blobs=blobs)
+            if placement is not None:
+                places = {**dict(settings.placement), **placement}
+                places = {name: place for name, place in places.items() if place != "default"}
+                require_types(placement)
+                Placement.of(places)
+                settings = replace(settings, placement=tuple(sorted(places.items())))
+            settings.save(path)
+        finally:
+            lock.release()
+        return settings
+
     @staticmethod
     def fsck_folder(
         folder: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None
@@ -779,15 +843,6 @@ def _remove_contents(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def _unavailable(error: OSError) -> UnavailableError:
-    """The file system's refusal, in the words the stores use."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UnavailableError("store.full", {"errno": error.errno})
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return UnavailableError("store.read_only", {"errno": error.errno})
-    return UnavailableError("store.io", {"errno": error.errno})
 
 
 _OPEN: Final[WeakSet[Node]] = WeakSet()
@@ -892,7 +947,7 @@ def _found_chain(
         shutil.rmtree(unfinished)
     Chain.create(unfinished, signed, keys=keys, signer=signer, runtime=runtime)
     unfinished.rename(folder / _CHAINS / name)
-    _sync_folder(folder / _CHAINS)
+    sync_folder(folder / _CHAINS)
 
 
 def _chain_names(folder: Path) -> list[str]:
@@ -904,11 +959,3 @@ def _checkpoint_key(keys: KeyStore) -> SigningKey:
     if seed is None:
         raise CorruptionError("keys.missing", {"kind": NODE_KIND})
     return SigningKey.from_seed(seed)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

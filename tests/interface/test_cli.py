@@ -256,6 +256,38 @@ def test_keys_list_and_config_show(clinic: Clinic) -> None:
     shown = told("config", "show", clinic.node)
     assert shown["organisation"] == clinic.made["organisation"]
     assert shown["chains"] == ["main"]
+    assert shown["blobs"] == {"url": "local:"}
+    assert set(shown["caps"]) == {
+        "records_of_a_transaction",
+        "packs_inline_bytes",
+        "packs_inline_in_a_cluster_bytes",
+        "resource_bytes",
+        "binary_bytes",
+    }
+    off_chain = ["Account", "Appointment", "Communication", "Coverage", "Schedule", "Slot", "Task"]
+    assert shown["placement"] == {"off_chain_types": off_chain, "off_chain_above_bytes": 65536, "changed": {}}
+
+
+def test_placement_and_blob_store_are_set_and_binaries_come_back(tmp_path: Path) -> None:
+    node, scan = tmp_path / "n.ehr", tmp_path / "scan"
+    told("init", node, "--organisation", "Clinic North")
+    physician = told("keys", "enrol", node, "--name", "n", "--role", "physician")["identity"]
+    changed = told("config", "set", node, "--place", "Coverage=chain", "--blobs", f"local:{tmp_path}/elsewhere")
+    assert changed["placement"]["changed"] == {"Coverage": "chain"}
+    assert refused(8, "config", "set", node, "--place", "Coverage=moon") == "placement.unknown_place"
+    assert refused(8, "config", "set", node, "--place", "Covrage=chain") == "fhir.unknown_type"
+    assert refused(8, "config", "set", node, "--blobs", "s3://k:s@bucket") == "blobs.bad_url"
+    scan.write_bytes(bytes(range(256)) * 8192)
+    asking = ("--as", physician, "--purpose", "TREAT")
+    put = told("binary", "put", node, scan, "--type", "application/dicom", *asking)
+    assert set(put) == {"reference", "bytes", "index"}
+    got = told("binary", "get", node, put["reference"], *asking, "-o", tmp_path / "back")
+    assert set(got) == {"reference", "content_type", "bytes", "file"}
+    assert (tmp_path / "back").read_bytes() == scan.read_bytes()
+    assert refused(8, "binary", "get", node, put["reference"], *asking, "-o", scan) == "binary.file_exists"
+    assert refused(8, "binary", "put", node, tmp_path / "none", "--type", "a/b", *asking) == "binary.unreadable"
+    assert set(told("blobs", "gc", node, "--dry-run")) == {"named", "orphans", "bytes", "unfinished", "removed"}
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 1
 
 
 def test_each_kind_of_refusal_has_its_exit_code(clinic: Clinic, tmp_path: Path) -> None:
@@ -310,6 +342,7 @@ def test_the_demo_ends_well_and_spares_what_is_not_its_own(tmp_path: Path) -> No
     [
         *["init", "import", "get", "history", "list", "prove", "verify", "fsck", "status", "export", "demo", "synth"],
         *["keys enrol", "keys list", "log export", "config show", "witness run"],
+        *["config set", "blobs gc", "binary put", "binary get"],
     ],
 )
 def test_every_help_has_an_example(command: str) -> None:

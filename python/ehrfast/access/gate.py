@@ -18,8 +18,11 @@ from ehrfast.keys.subjects import Subjects
 from ehrfast.model.decision import Decision
 from ehrfast.model.record import ERASED, PRUNED, RecordRow
 from ehrfast.policy.treating import AccessRequest, decide, may_read_anything
+from ehrfast.records.blobs.store import BlobStore
 from ehrfast.records.index.memory import Entry, RecordIndex
 from ehrfast.records.open import OpenedRecord, open_sealed
+from ehrfast.records.pieces import PieceReader, is_in_pieces
+from ehrfast.records.placement import BLOB
 
 AUDIT_LANE: Final = 2
 
@@ -39,13 +42,26 @@ class Principal:
     subject: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class _InPieces:
+    digest: bytes
+    wraps: bytes
+
+
 class Gate:
     """Decides, audits and opens for the sessions of one node."""
 
     def __init__(
-        self, chain: Chain, subjects: Subjects, index: RecordIndex, follower: Subscription, audit: AuditWriter
+        self,
+        chain: Chain,
+        subjects: Subjects,
+        index: RecordIndex,
+        follower: Subscription,
+        audit: AuditWriter,
+        blobs: BlobStore,
     ) -> None:
         self.chain = chain
+        self._blobs = blobs
         self.subjects = subjects
         self.index = index
         self._follower = follower
@@ -135,30 +151,75 @@ class Gate:
             raise CorruptionError("state.malformed_row", {"height": entry.height})
         return row
 
-    def open(self, entry: Entry, row: RecordRow) -> OpenedRecord:
+    def open(self, entry: Entry, row: RecordRow, *, disclosing: bool = False) -> OpenedRecord:
         """The plaintext, checked against the commitment in the state.
+
+        Of a Binary sealed in pieces it is what describes the content, and its opening key only when ``disclosing``,
+        for that takes reading all of it.
 
         Raises:
             NotFoundError: ``record.deleted``, ``record.erased``, ``record.pruned``; asked by whoever may read it, so
                 that it reveals nothing.
+            CorruptionError: ``blob.missing``, ``blob.damaged``, or what was opened is not what was committed to.
         """
-        if row.has(ERASED):
-            raise NotFoundError("record.erased")
-        if row.pack_root is None:
-            raise NotFoundError("record.deleted")
-        try:
-            item, wraps = self.chain.read_item(
-                row.height, row.pack_root, row.position, wraps_height=row.wraps_height
-            )
-        except NotFoundError as error:
-            if error.code != "log.erased":
-                raise
-            raise NotFoundError("record.pruned" if row.has(PRUNED) else "record.erased") from None
+        found = self._find_item(row)
+        if isinstance(found, tuple):
+            item, wraps = found
+        else:
+            reader = self._read_pieces(found, entry, row)
+            if disclosing:
+                for _ in reader.pieces():
+                    pass
+            return OpenedRecord(reader.head, reader.opening_key or b"")
         return open_sealed(
             item,
             wraps,
             row,
             self.subjects,
+            origin=self.chain.chain_id,
+            record_id=entry.record_id,
+            version=entry.version,
+        )
+
+    def open_pieces(self, entry: Entry, row: RecordRow) -> PieceReader | OpenedRecord:
+        """A reader of a content in pieces, or the plaintext of what was sealed whole."""
+        found = self._find_item(row)
+        return self.open(entry, row) if isinstance(found, tuple) else self._read_pieces(found, entry, row)
+
+    def _find_item(self, row: RecordRow) -> tuple[bytes, bytes] | _InPieces:
+        if row.has(ERASED):
+            raise NotFoundError("record.erased")
+        if row.pack_root is None:
+            raise NotFoundError("record.deleted")
+        gone = NotFoundError("record.pruned" if row.has(PRUNED) else "record.erased")
+        try:
+            item, digest, wraps = self.chain.read_part(
+                row.height, row.pack_root, row.position, wraps_height=row.wraps_height
+            )
+        except NotFoundError as error:
+            if error.code != "log.erased":
+                raise
+            raise gone from None
+        if item is not None:
+            return item, wraps
+        if row.place != BLOB or row.has(PRUNED):
+            raise gone
+        if self._blobs.size(digest) is None:
+            raise CorruptionError("blob.missing", {"blob": digest.hex()})
+        if is_in_pieces(self._blobs.get_range(digest, 0, 1)):
+            return _InPieces(digest, wraps)
+        return self._blobs.get(digest), wraps
+
+    def _read_pieces(self, found: _InPieces, entry: Entry, row: RecordRow) -> PieceReader:
+        subject = self.subjects.by_id(row.subject)
+        if subject is None:
+            raise NotFoundError("record.unknown")
+        return PieceReader(
+            self._blobs,
+            found.digest,
+            found.wraps,
+            row,
+            self.subjects.key(subject, row.record_class, row.epoch),
             origin=self.chain.chain_id,
             record_id=entry.record_id,
             version=entry.version,

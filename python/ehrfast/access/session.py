@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
 import os
+import re
 from builtins import list as ListOf  # inside `Session` the name `list` is its method
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from ehrfast._core import SigningKey, random_bytes, split_resources
 from ehrfast.access.gate import Gate, Principal
@@ -18,7 +22,10 @@ from ehrfast.fhir.json import dumps, loads
 from ehrfast.model.identity import PURPOSES, Identity
 from ehrfast.model.proof import Evidence
 from ehrfast.records.index.memory import Entry
+from ehrfast.records.pieces import PIECE_BYTES, PieceReader
 
+_FHIR_ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
+_MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(;[ -~]{1,200})?")
 PAGE: Final = 1000
 """Records of a long read between two decisions, each with its own audit events."""
 
@@ -140,7 +147,7 @@ class Session:
         entry = self._gate.find(principal, self._purpose, reference, version, "prove")
         row = self._gate.row(entry)
         self._gate.audit_access(principal, self._purpose, "prove", [entry], counted=False)
-        opening_key = self._gate.open(entry, row).opening_key if disclose else None
+        opening_key = self._gate.open(entry, row, disclosing=True).opening_key if disclose else None
         keys = (("records", (entry.record_id, entry.version)), ("identity", ("identity", row.author)))
         return self._gate.chain.prove(keys, opening_key=opening_key, quorum=quorum)
 
@@ -161,6 +168,67 @@ class Session:
             ConflictError: ``record.unchanged``: the bytes equal the newest version.
         """
         return self._write(_content(resource, new=False), new=False)
+
+    def put_binary(
+        self,
+        stream: BinaryIO | Iterable[bytes],
+        *,
+        content_type: str,
+        patient: str | None = None,
+        resource_id: str | None = None,
+    ) -> tuple[str, PendingReceipt]:
+        """Records content of up to 2 GiB as a Binary, sealed as it comes in; memory stays at a few MiB.
+
+        Args:
+            stream: an open file, or the content in parts.
+            content_type: its media type.
+            patient: whose record it is (``securityContext``); the organisation's own without one.
+            resource_id: of a Binary that gets its next version; a new one without it.
+
+        Returns:
+            ``Binary/id``, and the promise of its receipt.
+
+        Raises:
+            InvalidInputError: ``binary.content_type``, ``fhir.bad_id``, ``pieces.too_large``.
+            NotFoundError: ``record.unknown``.
+            UnavailableError: ``store.full``, ``store.io`` …; nothing was recorded.
+        """
+        self._require_open()
+        if self._key is None:
+            raise DeniedError("identity.key_not_held")
+        if not _MEDIA_TYPE.fullmatch(content_type):
+            raise InvalidInputError("binary.content_type")
+        if resource_id is not None and not _FHIR_ID.fullmatch(resource_id):
+            raise InvalidInputError("fhir.bad_id")
+        self._gate.catch_up()
+        if resource_id is not None:
+            exists = self._gate.index.current(f"Binary/{resource_id}")
+            principal = self._gate.principal(self._identity.id)
+            if exists is not None and not self._gate.decide(principal, self._purpose, exists).permits:
+                raise NotFoundError("record.unknown")
+        name = resource_id or random_bytes(16).hex()
+        chunks = stream if isinstance(stream, Iterable) and not hasattr(stream, "read") else _chunks(stream)
+        written = self._writer.write_stream(
+            chunks, self._key, resource_id=name, content_type=content_type, patient=patient
+        )
+        return f"Binary/{name}", written.pending
+
+    def open_binary(self, reference: str, version: int | None = None) -> BinaryContent:
+        """The content of a Binary, however long; the audit of the read is durable before this returns.
+
+        Raises:
+            InvalidInputError: ``binary.not_a_binary``.
+            NotFoundError, DeniedError: as `read`.
+            CorruptionError: the stored bytes are not what was recorded; also from any read of the content.
+        """
+        if not reference.startswith("Binary/"):
+            raise InvalidInputError("binary.not_a_binary")
+        principal = self._begin("read")
+        entry = self._gate.find(principal, self._purpose, reference, version, "read")
+        row = self._gate.row(entry)
+        self._gate.audit_access(principal, self._purpose, "read", [entry], counted=False)
+        found = self._gate.open_pieces(entry, row)
+        return found if isinstance(found, PieceReader) else _content_of(found.content)
 
     def _write(self, content: bytes, *, new: bool) -> PendingReceipt:
         self._require_open()
@@ -234,3 +302,35 @@ def _content(resource: Mapping[str, Any] | bytes, *, new: bool) -> bytes:
 
 def _time(time_ms: int) -> datetime:
     return datetime.fromtimestamp(time_ms / 1000, tz=UTC)
+
+
+def _chunks(stream: Any) -> Iterator[bytes]:
+    while chunk := stream.read(PIECE_BYTES):
+        yield chunk
+
+
+class WholeBinary(io.BytesIO):
+    """The content of a Binary that was recorded as one resource, its data in base64."""
+
+    def __init__(self, content: bytes, content_type: str) -> None:
+        super().__init__(content)
+        self.content_type = content_type
+        self.size = len(content)
+
+    def pieces(self) -> Iterator[bytes]:
+        """What is left of the content, up to 1 MiB at a time."""
+        while piece := self.read(PIECE_BYTES):
+            yield piece
+
+
+BinaryContent = PieceReader | WholeBinary
+"""A readable file that knows its ``size``, its ``content_type``, and gives its ``pieces()``."""
+
+
+def _content_of(resource: bytes) -> WholeBinary:
+    members = loads(resource)
+    try:
+        content = base64.b64decode(str(members.get("data", "")), validate=True)
+    except binascii.Error:
+        raise InvalidInputError("binary.malformed_data") from None
+    return WholeBinary(content, str(members.get("contentType", "application/octet-stream")))

@@ -7,8 +7,8 @@ may be pipelined; a failed one takes its numbers back.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -18,11 +18,15 @@ from ehrfast.access.sign import sign_call
 from ehrfast.chain.chain import Chain
 from ehrfast.chain.pending import PendingReceipt
 from ehrfast.consensus.lanes import ROUTINE
+from ehrfast.fhir.json import dumps
 from ehrfast.fhir.references import resolve
 from ehrfast.keys.subjects import Subjects
+from ehrfast.records.blobs.store import BlobStore
 from ehrfast.records.classes import INDEX, class_of
 from ehrfast.records.index.memory import Entry, RecordIndex
-from ehrfast.records.seal import DIGEST_BYTES, Draft, seal
+from ehrfast.records.pieces import seal_stream
+from ehrfast.records.placement import Placement
+from ehrfast.records.seal import DIGEST_BYTES, Draft, SealedRecords, seal, seal_beside
 
 WHOLE: Final = 32
 """Bytes of a whole digest."""
@@ -30,8 +34,8 @@ MAX_RECORDS: Final = 700
 """Records of one transaction; its arguments stay below 256 KiB."""
 MAX_EPOCHS: Final = 700
 """Class keys that one transaction can post."""
-MAX_CONTENT_BYTES: Final = 4 * 1024 * 1024
-"""Plaintext of one transaction, unless a single resource is larger."""
+MAX_CONTENT_BYTES: Final = 64 * 1024 * 1024
+"""Plaintext of one transaction; what does not fit into the log becomes blobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +77,14 @@ class Written:
 class RecordWriter:
     """Plans, seals and submits record versions of one custodian. Thread-safe."""
 
-    def __init__(self, chain: Chain, subjects: Subjects, index: RecordIndex) -> None:
+    def __init__(
+        self, chain: Chain, subjects: Subjects, index: RecordIndex, blobs: BlobStore, placement: Placement
+    ) -> None:
         self._chain = chain
         self._subjects = subjects
         self._index = index
+        self._blobs = blobs
+        self._placement = placement
         self._order = threading.Lock()  # plan and submission of one write; held while the chain is full
         self._lock = threading.Lock()  # the versions under way; never held while waiting: receipts settle under it
         self._under_way: dict[str, _UnderWay] = {}
@@ -127,6 +135,9 @@ class RecordWriter:
             data: the bytes the ranges point into.
             incoming: at most `MAX_RECORDS`.
             key: of the author.
+
+        Raises:
+            UnavailableError: ``store.full``, ``store.io`` …: the blobs could not be kept; nothing was submitted.
         """
         self._chain.require_writable()
         self._join_patients(incoming)
@@ -135,19 +146,10 @@ class RecordWriter:
                 drafts = self._plan(incoming)
             if not drafts:
                 return None
-            sealed = seal(self._chain.chain_id, data, drafts, self._subjects)
-            transaction = sign_call(
-                self._chain, key, "records", "put", sealed.put(), numbered=True, packs=(sealed.pack,), lane=lane
-            )
-            pending = self._chain.submit(transaction, (sealed.pack,))
-            with self._lock:
-                for draft in drafts:
-                    mine = self._under_way.get(draft.reference)
-                    if mine is None:
-                        self._under_way[draft.reference] = _UnderWay(draft.record_id, draft.version, draft.digest, 1)
-                    else:
-                        mine.record_id, mine.version, mine.digest = draft.record_id, draft.version, draft.digest
-                        mine.pending += 1
+            sealed = seal(self._chain.chain_id, data, drafts, self._subjects, self._placement)
+            if sealed.blobs:
+                self._blobs.put_many(sealed.blobs)  # durable before any frame can name them
+            pending = self._submit(sealed, drafts, key, lane)
         pending.add_done_callback(lambda settled: self._settled(drafts, settled))
         return Written(pending, len(drafts))
 
@@ -159,6 +161,63 @@ class RecordWriter:
             self._submitted_patients = {
                 url: each for url, each in self._submitted_patients.items() if each not in references
             }
+
+    def write_stream(
+        self,
+        chunks: Iterable[bytes],
+        key: SigningKey,
+        *,
+        resource_id: str,
+        content_type: str,
+        patient: str | None,
+        lane: int = ROUTINE,
+    ) -> Written:
+        """Seals a stream in pieces and submits it as a Binary; memory stays at a few MiB whatever its length.
+
+        Raises:
+            InvalidInputError: ``pieces.too_large``: more than 2 GiB; nothing was submitted.
+            UnavailableError: ``store.full``, ``store.io`` …: the same.
+        """
+        self._chain.require_writable()
+        reference = f"Binary/{resource_id}"
+        head: dict[str, object] = {"resourceType": "Binary", "id": resource_id, "contentType": content_type}
+        if patient is not None:
+            head["securityContext"] = {"reference": patient}
+        item = Incoming(reference, "Binary", patient, None, 0, 0, b"")
+        with self._order, self._lock:
+            [planned] = self._plan([item])
+        epoch = self._subjects.current(planned.subject, planned.record_class)
+        pieces = seal_stream(
+            chunks,
+            dumps(head),
+            epoch.key,
+            self._blobs,
+            origin=self._chain.chain_id,
+            record_id=planned.record_id,
+            version=planned.version,
+            record_class=planned.record_class,
+        )
+        draft = replace(planned, digest=pieces.content_digest[:DIGEST_BYTES])
+        sealed = seal_beside(self._chain.chain_id, draft, pieces, epoch, self._subjects)
+        with self._order:
+            pending = self._submit(sealed, [draft], key, lane)
+        pending.add_done_callback(lambda settled: self._settled([draft], settled))
+        return Written(pending, 1)
+
+    def _submit(self, sealed: SealedRecords, drafts: Sequence[Draft], key: SigningKey, lane: int) -> PendingReceipt:
+        transaction = sign_call(
+            self._chain, key, "records", "put", sealed.put(), numbered=True, packs=(sealed.pack,), lane=lane
+        )
+        pending = self._chain.submit(transaction, (sealed.pack,))
+        with self._lock:
+            for draft in drafts:
+                mine = self._under_way.get(draft.reference)
+                if mine is None:
+                    self._under_way[draft.reference] = _UnderWay(draft.record_id, draft.version, draft.digest, 1)
+                else:
+                    mine.record_id, mine.version, mine.digest = draft.record_id, draft.version, draft.digest
+                    mine.pending += 1
+        return pending
 
     def _plan(self, incoming: Sequence[Incoming]) -> list[Draft]:
         subjects = self._subjects.of_many([item.patient for item in incoming])

@@ -15,8 +15,8 @@ from ehrfast.consensus.engine import Admitted
 
 MAX_TRANSACTION_BYTES: Final = 64 * 1024
 MAX_RECORDS_TRANSACTION_BYTES: Final = 256 * 1024
-MAX_PACK_BYTES: Final = 20 * 1024 * 1024
-"""All packs of one transaction, until blobs carry the large ones."""
+MAX_PACK_BYTES: Final = 4 * 1024 * 1024
+"""What the packs of one transaction bring into the log: wraps, and the items that are not blobs."""
 _LISTS_RECORDS: Final = frozenset({"records", "access"})
 
 

@@ -697,6 +697,29 @@ class Chain:
         with self._changed:
             self._recent.clear()
 
+    def read_digest(self, height: int, pack_root: bytes, position: int) -> bytes:
+        """Digest of an item of a published block, whether or not the item is there."""
+        return self._segments.read(height).stored_pack(pack_root).item_digest(position)
+
+    def read_part(
+        self, height: int, pack_root: bytes, position: int, *, wraps_height: int | None = None
+    ) -> tuple[bytes | None, bytes, bytes]:
+        """(item, None where only its digest is here; item digest; wraps) out of a published block.
+
+        Args:
+            wraps_height: the block with the wraps in force, when that is a later one.
+
+        Raises:
+            NotFoundError: ``log.erased``: the wraps are gone.
+        """
+        if wraps_height is None or wraps_height == height:
+            return self._segments.read_part(height, pack_root, position)
+        stored = self._segments.read(height).stored_pack(pack_root)
+        wraps = self._segments.read(wraps_height).stored_pack(pack_root).wraps(position)
+        if wraps is None:
+            raise NotFoundError("log.erased", {"height": height})
+        return stored.item(position), stored.item_digest(position), wraps
+
     def subscribe(self, handler: Callable[[PublishedBlock], None], *, next_height: int = 0) -> Subscription:
         """Tells a handler of every published block from a height on, on a thread of its own."""
         subscription = Subscription(

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import typer
 
-from ehrfast.cli import demo, evidence, export, forget, keys, operate, records, witness
+from ehrfast.cli import binary, demo, evidence, export, forget, keys, operate, records, witness
 
 _SETTINGS: Final[dict[str, Any]] = {
     "no_args_is_help": True,
@@ -56,7 +56,17 @@ app.add_typer(_log, name="log")
 
 _config = typer.Typer(**_SETTINGS, help="What a node has written down about itself.")
 _config.command("show")(operate.show_config)
+_config.command("set")(operate.set_config)
 app.add_typer(_config, name="config")
+
+_blobs = typer.Typer(**_SETTINGS, help="Sealed items that lie beside the log.")
+_blobs.command("gc")(operate.collect_blobs)
+app.add_typer(_blobs, name="blobs")
+
+_binary = typer.Typer(**_SETTINGS, help="Scans, films and other content of up to 2 GiB.")
+_binary.command("put")(binary.put)
+_binary.command("get")(binary.get)
+app.add_typer(_binary, name="binary")
 
 _witness = typer.Typer(**_SETTINGS, help="A witness remembers what a log has shown and cosigns only what extends it.")
 _witness.command("run")(witness.run)

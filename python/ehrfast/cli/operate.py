@@ -138,9 +138,12 @@ def show_config(node: NodeFolder, as_json: Json = False) -> None:
     \b
     Example: ehrfast config show clinic.ehr
     """
+    from ehrfast.access.write import MAX_RECORDS
     from ehrfast.node import FORMAT, Settings
+    from ehrfast.records.placement import CLUSTER_INLINE_BYTES, MAX_BINARY_BYTES, MAX_RESOURCE_BYTES, Placement
 
     settings = Settings.load(node)
+    placement = Placement.of(dict(settings.placement))
     value: dict[str, object] = {
         "format": FORMAT,
         "organisation_name": settings.organisation_name,
@@ -151,8 +154,79 @@ def show_config(node: NodeFolder, as_json: Json = False) -> None:
         "root_key_path": settings.root_key.path if settings.root_key.kind == "file" else None,
         "witnesses": [asdict(each) for each in settings.witnesses],
         "chains": sorted(each.name for each in (node / "chains").iterdir()),
+        "blobs": settings.blobs.as_dict(),
+        "placement": {
+            "off_chain_types": sorted(placement.off_chain),
+            "off_chain_above_bytes": placement.item_bytes,
+            "changed": dict(settings.placement),
+        },
+        "caps": {
+            "records_of_a_transaction": MAX_RECORDS,
+            "packs_inline_bytes": placement.inline_bytes,
+            "packs_inline_in_a_cluster_bytes": CLUSTER_INLINE_BYTES,
+            "resource_bytes": MAX_RESOURCE_BYTES,
+            "binary_bytes": MAX_BINARY_BYTES,
+        },
     }
     answer(value, as_json)
+
+
+def set_config(
+    node: NodeFolder,
+    blobs: Annotated[
+        str | None, typer.Option("--blobs", metavar="URL", help="local:, local:/folder or s3://bucket/prefix.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option("--endpoint", help="Of an S3 server that is not AWS.")] = None,
+    region: Annotated[str | None, typer.Option("--region", help="Of the bucket.")] = None,
+    place: Annotated[
+        list[str] | None,
+        typer.Option("--place", metavar="TYPE=PLACE", help="chain, blob or default; may be repeated."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Change where a node that is not running keeps sealed items; what is stored already stays where it is.
+
+    Blobs are looked for in the new store only: copy those that are there first. Credentials never stand in the
+    settings: S3 takes AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the role of the machine.
+
+    \b
+    Example: ehrfast config set clinic.ehr --blobs s3://clinic-blobs --region eu-north-1 --place Coverage=chain
+    """
+    from ehrfast.node import Node
+    from ehrfast.records.blobs import BlobSettings
+
+    options = {"endpoint": endpoint, "region": region}
+    given = tuple((name, text) for name, text in sorted(options.items()) if text is not None)
+    if blobs is None and given:
+        raise InvalidInputError("config.options_without_blobs")
+    pairs = [text.partition("=") for text in place or ()]
+    if any(not found for _, found, _ in pairs):
+        raise InvalidInputError("config.malformed_place")
+    Node.configure(
+        node,
+        blobs=None if blobs is None else BlobSettings(blobs, given),
+        placement={name: where for name, _, where in pairs} or None,
+    )
+    show_config(node, as_json)
+
+
+def collect_blobs(
+    node: NodeFolder,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove blobs that no block names: what writes left that never became one.
+
+    Only those older than two hours go, as a younger one may belong to a write under way.
+
+    \b
+    Example: ehrfast blobs gc clinic.ehr --dry-run
+    """
+    from ehrfast.node import Node
+
+    with progress("reading blocks") as bar, Node.open(node, read_only=dry_run) as opened:
+        found = opened.collect_blobs(remove=not dry_run, progress=bar)
+    answer({**asdict(found), "removed": not dry_run}, as_json)
 
 
 def synth(

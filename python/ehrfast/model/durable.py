@@ -1,9 +1,30 @@
-"""Small files that are replaced whole and kept durably."""
+"""Small files that are replaced whole and kept durably, and what a file system's refusal is called."""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+from ehrfast.errors import UnavailableError
+
+
+def unavailable(error: OSError) -> UnavailableError:
+    """The file system's refusal, in the words the stores use."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UnavailableError("store.full", {"errno": error.errno})
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return UnavailableError("store.read_only", {"errno": error.errno})
+    return UnavailableError("store.io", {"errno": error.errno})
+
+
+def sync_folder(folder: Path) -> None:
+    """Returns once names made, changed and removed in the folder are durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_synced(path: Path, data: bytes, mode: int) -> None:
@@ -16,8 +37,4 @@ def write_synced(path: Path, data: bytes, mode: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

@@ -7,18 +7,18 @@ The index is rebuilt from manifests alone, and an erased patient's manifest is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ehrfast._core import ClassKey, SealedPack, cbor_encode, seal_records
+from ehrfast._core import ClassKey, SealedPack, SealedPieces, cbor_encode, seal_records
 from ehrfast.keys.subjects import Epoch, Subject, Subjects
 from ehrfast.records.classes import INDEX
+from ehrfast.records.placement import BLOB, CHAIN, Placement
 
-PLACE_CHAIN: Final = 0
 MANIFEST_VERSION: Final = 1
 MANIFEST_AGAIN: Final = 2
 """Of a manifest that lists anew what stood beside an erased record, by record id and version."""
@@ -52,6 +52,11 @@ class Draft:
     full_url: str | None = field(default=None, repr=False)
     co_recipients: tuple[Subject, ...] = ()
 
+    @property
+    def resource_type(self) -> str:
+        """The FHIR type before the slash."""
+        return self.reference.partition("/")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class SealedRecords:
@@ -59,6 +64,7 @@ class SealedRecords:
 
     Args:
         pack: travels with the transaction, as its only attachment.
+        blobs: (digest, item) of what lies outside it; to be durable before the transaction is submitted.
         rows: (record id, version, subject, class, epoch, commitment, attachment number, position, place).
         epochs: (subject, class, epoch id, public key) the chain does not know yet.
     """
@@ -66,19 +72,23 @@ class SealedRecords:
     pack: SealedPack
     rows: tuple[tuple[object, ...], ...]
     epochs: tuple[tuple[object, ...], ...]
+    blobs: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
 
     def put(self) -> dict[int, object]:
         """The numbered arguments of ``records.put``; no epochs is the default, and defaults are left out."""
         return {1: self.rows, 2: self.epochs} if self.epochs else {1: self.rows}
 
 
-def seal(origin: str, data: bytes, drafts: Sequence[Draft], subjects: Subjects) -> SealedRecords:
+def seal(
+    origin: str, data: bytes, drafts: Sequence[Draft], subjects: Subjects, placement: Placement | None = None
+) -> SealedRecords:
     """Encrypts, commits and wraps drafts in one batch; the work runs in Rust without the GIL.
 
     Args:
         origin: id of the chain the records belong to.
         data: the bytes the drafts' ranges point into.
         drafts: at most 700, record ids distinct.
+        placement: which items become blobs; none without it.
     """
     manifests = _manifests(drafts)
     listed = [cbor_encode((MANIFEST_VERSION, rows)) for rows in manifests.values()]
@@ -100,6 +110,12 @@ def seal(origin: str, data: bytes, drafts: Sequence[Draft], subjects: Subjects) 
     for position, subject in enumerate(_by_id(drafts, manifests), start=len(drafts)):
         items.append((subject.id, position, INDEX, [key_of(subject, INDEX)]))
     pack = seal_records(origin, b"".join((data, *listed)), _spans(data, drafts, listed), items)
+    outside: list[int] = []
+    if placement is not None:
+        sizes = pack.item_sizes[: len(drafts)]
+        outside = placement.choose([draft.resource_type for draft in drafts], sizes, pack.size - sum(sizes))
+    blobs = tuple((pack.item_digest(position), pack.item(position)) for position in outside)
+    places = dict.fromkeys(outside, BLOB)
     rows = tuple(
         (
             draft.record_id,
@@ -110,16 +126,39 @@ def seal(origin: str, data: bytes, drafts: Sequence[Draft], subjects: Subjects) 
             commitment,
             0,
             position,
-            PLACE_CHAIN,
+            places.get(position, CHAIN),
         )
         for position, (draft, item, commitment) in enumerate(zip(drafts, items, pack.commitments, strict=False))
     )
-    unposted = tuple(
+    return SealedRecords(pack.without(outside) if outside else pack, rows, _unposted(epochs), blobs)
+
+
+def seal_beside(
+    origin: str, draft: Draft, sealed: SealedPieces, epoch: Epoch, subjects: Subjects
+) -> SealedRecords:
+    """The pack of one record that was sealed in pieces, and its manifest.
+
+    Args:
+        draft: its range is of no account; the digest is the content's.
+        epoch: of the class key it was wrapped under.
+    """
+    subject, position = draft.subject, 1
+    index = subjects.current(subject, INDEX)
+    listed = cbor_encode((MANIFEST_VERSION, ((0, draft.reference, draft.full_url, draft.digest),)))
+    spans = np.array([[0, len(listed)]], dtype=np.uint64)
+    manifest = seal_records(origin, listed, spans, [(subject.id, position, INDEX, [index.key])])
+    key = epoch.key.epoch
+    row = (draft.record_id, draft.version, subject.id, draft.record_class, key, sealed.commitment, 0, 0, BLOB)
+    epochs = {(subject.id, draft.record_class): epoch, (subject.id, INDEX): index}
+    return SealedRecords(manifest.behind([sealed]), (row,), _unposted(epochs))
+
+
+def _unposted(epochs: Mapping[tuple[bytes, str], Epoch]) -> tuple[tuple[object, ...], ...]:
+    return tuple(
         (subject, record_class, epoch.key.epoch, epoch.key.public_key)
         for (subject, record_class), epoch in epochs.items()
         if not epoch.posted
     )
-    return SealedRecords(pack, rows, unposted)
 
 
 def seal_again(

@@ -385,6 +385,11 @@ pub fn keyed(key_use: Use, parts: &[&[u8]]) -> Digest {
     hasher.finalize().into()
 }
 
+/// keyed[use] of what comes piece by piece.
+pub fn keyed_hasher(key_use: Use) -> blake3::Hasher {
+    blake3::Hasher::new_keyed(&key_use.keys().key)
+}
+
 /// keyed[use] of each input.
 pub fn keyed_many<I: Inputs + ?Sized>(key_use: Use, inputs: &I) -> Vec<Digest> {
     blake3_each(simd::lanes(), &key_use.keys().mode, inputs)

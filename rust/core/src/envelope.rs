@@ -3,7 +3,7 @@
 //! Refuses content whose key, commitment, place or class is another; nothing is given out before all of them hold.
 //! Before: `bundle` finds the ranges. After: a transaction names both roots, state holds each commitment.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -642,6 +642,27 @@ pub fn without_subject(
     Ok(Some(writer.into_bytes()))
 }
 
+/// The content key, out of the wrap for this key.
+pub(crate) fn open_wraps(wraps: &[u8], key: &ClassKey, external_aad: &[u8]) -> Result<Key, EnvelopeError> {
+    let wraps = read_wraps(wraps)?;
+    let wrap = wraps.iter().find(|wrap| wrap.kid() == key.kid).ok_or(EnvelopeError::NoWrap)?;
+    wrap.open(key, external_aad)
+}
+
+/// The wraps of one content key, for a record that is sealed by itself.
+pub(crate) fn seal_wraps_of(
+    class: &str,
+    recipients: &[Recipient],
+    content_key: &[u8; 32],
+    external_aad: &[u8],
+) -> Result<Vec<u8>, EnvelopeError> {
+    let (class, recipients) = (class.to_owned(), recipients.to_vec());
+    let draft = Draft { record_id: [0; 16], version: 0, class, recipients };
+    draft.check(0)?;
+    let mut wrapped = wrap_run(std::slice::from_ref(&draft), std::slice::from_ref(content_key));
+    seal_wraps(wrapped.first_mut().map_or(&mut [], |wrapped| wrapped), content_key, external_aad)
+}
+
 /// A content key as wrapped, beside whom it is for: class wraps are made many at once, before this.
 type Wrapped<'a> = (&'a Recipient, Option<[u8; 40]>);
 
@@ -809,6 +830,8 @@ pub struct SealedPack {
     pub wraps_root: [u8; 32],
     /// State commitments by position; empty when the pack came from elsewhere.
     pub commitments: Vec<[u8; 32]>,
+    /// Digests of the items whose bytes lie outside the pack, by position; `items` is empty there.
+    pub outside: BTreeMap<usize, Digest>,
 }
 
 /// What is left of an item or of its wraps: the bytes, or their digest once they were removed.
@@ -842,6 +865,17 @@ pub fn verify_parts(parts: &[Part<'_>], root: &Digest) -> Result<(), EnvelopeErr
     if root_of_parts(parts) == *root { Ok(()) } else { Err(EnvelopeError::RootMismatch) }
 }
 
+/// A sealed record whose item lies outside its pack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// Digest of the item.
+    pub item_digest: Digest,
+    /// The COSE recipients that stand in the pack.
+    pub wraps: Vec<u8>,
+    /// State commitment to the content.
+    pub commitment: Digest,
+}
+
 impl SealedPack {
     /// A pack received from elsewhere: every part has its one encoding, the roots are computed from the bytes.
     ///
@@ -857,7 +891,7 @@ impl SealedPack {
         }
         let root = pack_root(&digest::keyed_many(Use::PackItem, &items));
         let wraps_root = pack_root(&digest::keyed_many(Use::PackItem, &wraps));
-        Ok(SealedPack { items, wraps, root, wraps_root, commitments: Vec::new() })
+        Ok(SealedPack { items, wraps, root, wraps_root, commitments: Vec::new(), outside: BTreeMap::new() })
     }
 
     /// How many records it holds.
@@ -875,9 +909,42 @@ impl SealedPack {
         self.items.iter().chain(&self.wraps).map(Vec::len).sum()
     }
 
-    /// What stands for an item once it is removed.
+    /// What stands for an item once it is removed, or while it lies outside.
     pub fn item_digest(&self, position: usize) -> Option<Digest> {
-        self.items.get(position).map(|item| part_digest(item))
+        let outside = self.outside.get(&position).copied();
+        outside.or_else(|| self.items.get(position).map(|item| part_digest(item)))
+    }
+
+    /// The same pack with these items taken out: same roots, their digests in their places. Positions beyond the last
+    /// and items already outside change nothing.
+    pub fn without(&self, positions: &[usize]) -> Self {
+        let moved = positions.iter().filter_map(|at| self.item_digest(*at).map(|digest| (*at, digest)));
+        let mut outside = self.outside.clone();
+        outside.extend(moved);
+        let left = |(at, item): (usize, &Vec<u8>)| if outside.contains_key(&at) { Vec::new() } else { item.clone() };
+        let items = self.items.iter().enumerate().map(left).collect();
+        let (wraps, commitments) = (self.wraps.clone(), self.commitments.clone());
+        SealedPack { items, wraps, root: self.root, wraps_root: self.wraps_root, commitments, outside }
+    }
+
+    /// The same pack behind records whose items lay outside from the start, such as those sealed in pieces.
+    ///
+    /// # Errors
+    /// `EnvelopeError::Malformed`: not the one encoding of wraps, with the position.
+    pub fn behind(&self, first: &[Outside]) -> Result<Self, EnvelopeError> {
+        let mut pack = SealedPack { items: vec![Vec::new(); first.len()], ..self.clone() };
+        pack.items.extend(self.items.iter().cloned());
+        pack.outside = self.outside.iter().map(|(position, digest)| (position + first.len(), *digest)).collect();
+        for (position, record) in first.iter().enumerate() {
+            read_wraps(&record.wraps).map_err(|error| at(position, error))?;
+            pack.outside.insert(position, record.item_digest);
+        }
+        pack.wraps.splice(..0, first.iter().map(|record| record.wraps.clone()));
+        pack.commitments.splice(..0, first.iter().map(|record| record.commitment));
+        let digests: Vec<Digest> = (0..pack.len()).filter_map(|position| pack.item_digest(position)).collect();
+        pack.root = pack_root(&digests);
+        pack.wraps_root = pack_root(&digest::keyed_many(Use::PackItem, &pack.wraps));
+        Ok(pack)
     }
 
     /// What stands for an item's wraps once they are removed.
@@ -1035,7 +1102,8 @@ pub fn seal_records(
     }
     let root = pack_root(&sealed.iter().map(|sealed| sealed.item_digest).collect::<Vec<_>>());
     let wraps_root = pack_root(&sealed.iter().map(|sealed| sealed.wraps_digest).collect::<Vec<_>>());
-    let mut pack = SealedPack { items: Vec::new(), wraps: Vec::new(), root, wraps_root, commitments: Vec::new() };
+    let (items, wraps, commitments) = (Vec::new(), Vec::new(), Vec::new());
+    let mut pack = SealedPack { items, wraps, root, wraps_root, commitments, outside: BTreeMap::new() };
     for sealed in sealed {
         pack.items.push(sealed.item);
         pack.wraps.push(sealed.wraps);
@@ -1063,10 +1131,8 @@ impl Opening<'_> {
     /// Everything but the commitment.
     fn unseal(&self) -> Result<Opened, EnvelopeError> {
         let item = Item::decode(self.item)?;
-        let wraps = read_wraps(self.wraps)?;
         let external_aad = self.place.external_aad()?;
-        let wrap = wraps.iter().find(|wrap| wrap.kid() == self.key.kid).ok_or(EnvelopeError::NoWrap)?;
-        item.open(&*wrap.open(self.key, &external_aad)?, &external_aad)
+        item.open(&*open_wraps(self.wraps, self.key, &external_aad)?, &external_aad)
     }
 
     fn check(&self, opened: Opened, content_digest: &Digest) -> Result<Opened, EnvelopeError> {

@@ -11,6 +11,7 @@ pub mod digest;
 pub mod envelope;
 mod fhir_types;
 pub mod merkle;
+pub mod pieces;
 pub mod pool;
 pub mod signature;
 #[allow(unsafe_code)]

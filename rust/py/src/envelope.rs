@@ -9,6 +9,7 @@ use pyo3::types::PyBytes;
 
 use crate::buffer::{Buffer, exactly};
 use crate::errors::{Detail, Kind, Named, raise, raise_code};
+use crate::pieces::{self, SealedPieces};
 
 impl Named for EnvelopeError {
     fn kind(&self) -> Kind {
@@ -260,7 +261,33 @@ impl SealedPack {
     }
 
     fn item<'py>(&self, py: Python<'py>, position: usize) -> PyResult<Bound<'py, PyBytes>> {
+        if self.inner.outside.contains_key(&position) {
+            return Err(raise_code(Kind::NotFound, "pack.item_outside"));
+        }
         part(py, &self.inner.items, position)
+    }
+
+    fn item_digest<'py>(&self, py: Python<'py>, position: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let digest = self.inner.item_digest(position).ok_or_else(|| PyIndexError::new_err(position))?;
+        Ok(PyBytes::new(py, &digest))
+    }
+
+    #[getter]
+    fn item_sizes(&self) -> Vec<usize> {
+        self.inner.items.iter().map(Vec::len).collect()
+    }
+
+    #[getter]
+    fn outside(&self) -> Vec<usize> {
+        self.inner.outside.keys().copied().collect()
+    }
+
+    fn without(&self, py: Python<'_>, positions: Vec<usize>) -> SealedPack {
+        SealedPack { inner: Arc::new(py.detach(|| self.inner.without(&positions))) }
+    }
+
+    fn behind(&self, first: Vec<Bound<'_, SealedPieces>>) -> PyResult<SealedPack> {
+        pieces::behind(self, &first)
     }
 
     fn wraps<'py>(&self, py: Python<'py>, position: usize) -> PyResult<Bound<'py, PyBytes>> {
@@ -283,7 +310,7 @@ fn part<'py>(py: Python<'py>, parts: &[Vec<u8>], position: usize) -> PyResult<Bo
 }
 
 /// A class key or the public half of one.
-struct PyRecipient(Recipient);
+pub struct PyRecipient(pub Recipient);
 
 impl<'py> FromPyObject<'_, 'py> for PyRecipient {
     type Error = PyErr;

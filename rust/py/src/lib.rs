@@ -16,6 +16,7 @@ mod errors;
 mod files;
 mod key_store;
 mod log;
+mod pieces;
 mod segments;
 mod signature;
 mod state;
@@ -35,6 +36,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     state::register(module)?;
     block::register(module)?;
     envelope::register(module)?;
+    pieces::register(module)?;
     bundle::register(module)?;
     segments::register(module)?;
     state_db::register(module)?;

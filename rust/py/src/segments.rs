@@ -196,6 +196,26 @@ impl SegmentLog {
         Ok(Frame { inner: Arc::new(frame) })
     }
 
+    #[allow(clippy::type_complexity)]
+    fn read_part<'py>(
+        &self,
+        py: Python<'py>,
+        height: u64,
+        pack: PackName,
+        position: usize,
+    ) -> PyResult<(Option<Bound<'py, PyBytes>>, Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+        let log = self.open_log()?;
+        let read = py.detach(|| {
+            let frame = log.read(height)?;
+            let digest = frame.pack_item(pack.find(&frame)?, position)?.0.digest();
+            Ok::<_, LogError>((frame, digest))
+        });
+        let (frame, digest) = read.map_err(raise)?;
+        let (item, wraps) = pack.find(&frame).and_then(|pack| frame.pack_item(pack, position)).map_err(raise)?;
+        let wraps = wraps.kept().ok_or_else(|| raise(LogError::Erased { height }))?;
+        Ok((item.kept().map(|item| PyBytes::new(py, item)), PyBytes::new(py, &digest), PyBytes::new(py, wraps)))
+    }
+
     fn read_item<'py>(
         &self,
         py: Python<'py>,

@@ -2,6 +2,7 @@
 //! Refuses every encoding but its own. Invariant: a section opens only under the header it was sealed with, so a
 //! frame cannot be given another height, chain, segment or neighbour.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroizing;
@@ -280,8 +281,13 @@ fn encode_section(writer: &mut Writer, section: Section, block: &Block, packs: &
         Section::Packs => {
             writer.array(packs.len());
             for pack in packs {
-                writer.array(3).bytes(&pack.root).bytes(&pack.wraps_root);
-                encode_list(writer, &pack.items);
+                writer.array(3).bytes(&pack.root).bytes(&pack.wraps_root).array(pack.items.len());
+                for (position, item) in pack.items.iter().enumerate() {
+                    match pack.outside.get(&position) {
+                        Some(digest) => writer.array(1).bytes(digest),
+                        None => writer.bytes(item),
+                    };
+                }
             }
         }
         Section::Wraps => {
@@ -671,20 +677,25 @@ impl Frame {
         }
     }
 
-    /// A pack as it was sealed, without the commitments, which are not stored. Refused once an item is erased.
+    /// A pack as it was sealed, without the commitments, which are not stored; an item of which only the digest is here
+    /// lies outside. Refused once wraps are erased.
     pub fn pack(&self, pack: usize) -> Result<SealedPack, LogError> {
         let found = self.pack_items(pack)?;
         let (root, wraps_root) = self.check_pack(pack, &found)?;
         let (mut items, mut wraps) = (Vec::with_capacity(found.len()), Vec::with_capacity(found.len()));
-        for (item, beside) in found {
+        let mut outside = BTreeMap::new();
+        for (position, (item, beside)) in found.into_iter().enumerate() {
             // Reduced wraps no longer have the root they were sealed with.
-            let (Item::Kept(item), Item::Kept(beside)) = (item, beside) else {
+            let Item::Kept(beside) = beside else {
                 return Err(LogError::Erased { height: self.height() });
             };
-            items.push(item.to_vec());
+            items.push(item.kept().unwrap_or_default().to_vec());
             wraps.push(beside.to_vec());
+            if let Item::Erased(digest) = item {
+                outside.insert(position, digest);
+            }
         }
-        Ok(SealedPack { items, wraps, root, wraps_root, commitments: Vec::new() })
+        Ok(SealedPack { items, wraps, root, wraps_root, commitments: Vec::new(), outside })
     }
 
     /// Holds what is left of a pack against its two roots.
@@ -866,7 +877,8 @@ mod tests {
         };
         let (items, wraps) = (list(&|i| i), list(&|_| 2));
         let (root, wraps_root) = ([number; 32], [number ^ 255; 32]);
-        let pack = Arc::new(SealedPack { items, wraps, root, wraps_root, commitments: Vec::new() });
+        let pack =
+            Arc::new(SealedPack { items, wraps, root, wraps_root, commitments: Vec::new(), outside: BTreeMap::new() });
         let at = Position {
             key_id: [number; 16],
             key: &Key::new([number + 1; 32]),

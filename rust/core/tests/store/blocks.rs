@@ -1,5 +1,6 @@
 //! Small made-up blocks that follow each other as real ones do.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -81,7 +82,14 @@ pub fn pack(seed: u8, count: usize) -> Arc<SealedPack> {
     let items: Vec<_> = (0..count).map(|number| vec![seed ^ number as u8; 40 + number]).collect();
     let wraps: Vec<_> = (0..count).map(|number| vec![seed.wrapping_add(number as u8); 30]).collect();
     let root = |parts: &[Vec<u8>]| root_of_parts(&parts.iter().map(|part| Part::Kept(part)).collect::<Vec<_>>());
-    Arc::new(SealedPack { root: root(&items), wraps_root: root(&wraps), items, wraps, commitments: Vec::new() })
+    Arc::new(SealedPack {
+        root: root(&items),
+        wraps_root: root(&wraps),
+        items,
+        wraps,
+        commitments: Vec::new(),
+        outside: BTreeMap::new(),
+    })
 }
 
 pub fn keys(files: &Arc<dyn Files>, folder: &Path) -> Arc<KeyStore> {
