@@ -253,14 +253,14 @@ class Node:
         self.signing_keys = SigningKeys(keys)
         self.subjects = Subjects(keys, settings.organisation, self._posted_epoch)
         self.identities = Identities(self)
-        self._eraser = Eraser(chain, keys, self.subjects, self.signing_keys, settings.organisation)
+        self.blobs = open_blob_store(settings.blobs, folder)
+        self._eraser = Eraser(chain, keys, self.subjects, self.signing_keys, settings.organisation, self.blobs.delete)
         if lock is not None:
             self._eraser.apply()  # what a crash cut off; before anything is read
         self._index = RecordIndex(chain.chain_id, self.subjects, self._record_row)
         follower = chain.subscribe(self._index.apply)
         gateway = self.signing_keys.get(settings.gateway).key
         audit = AuditWriter(chain, self.subjects, gateway, self._last_sequence)
-        self.blobs = open_blob_store(settings.blobs, folder)
         self._gate = Gate(chain, self.subjects, self._index, follower, audit, self.blobs)
         placement = Placement.of(dict(settings.placement))
         self._writer = RecordWriter(chain, self.subjects, self._index, self.blobs, placement)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import code_of
 from ehrfast import Node
-from ehrfast.errors import CorruptionError, EhrfastError, InvalidInputError, UnavailableError
+from ehrfast.errors import CorruptionError, EhrfastError, InvalidInputError, NotFoundError, UnavailableError
 from ehrfast.model.identity import Identity
 from ehrfast.records.blobs.local import LocalBlobStore
 from ehrfast.records.placement import Placement
@@ -227,3 +227,14 @@ def test_memory_does_not_grow_with_the_content(tmp_path: Path) -> None:
         [sys.executable, "-c", MEASURED, str(tmp_path / "n"), size], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) * 1024 < 64 * MIB
+
+
+def test_an_erased_record_takes_its_blob_along(node: Node, doctor: Identity) -> None:
+    with node.session(doctor, purpose="TREAT") as session:
+        session.create(PATIENT).result()
+        session.create(COVERAGE).result()
+        assert len(blobs_of(node)) == 1
+    node.erase_record("Coverage/c")
+    assert blobs_of(node) == []
+    with node.session(doctor, purpose="TREAT") as session, pytest.raises(NotFoundError):
+        session.read("Coverage/c")
