@@ -80,4 +80,4 @@ def _place(verdict: Transaction | str, packs: tuple[SealedPack, ...], rules: Adm
         if carried > MAX_PACK_BYTES:
             return "pack.too_large"
         size += carried
-    return Admitted(verdict, packs, rules.lane(contract, verdict.method, verdict.lane), size)
+    return tuple.__new__(Admitted, (verdict, packs, rules.lane(contract, verdict.method, verdict.lane), size))

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 from ehrfast._core import (
     Block,
@@ -86,8 +86,7 @@ class _Assembled:
     ids: frozenset[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     """A promise given and not yet kept, and the room its packs take up."""
 
     receipt: PendingReceipt
@@ -352,14 +351,18 @@ class Chain:
         let_go: list[Submission] = []
         verdicts = admit([submission for submission, _ in entries], self._rules)
         for (submission, pending), verdict in zip(entries, verdicts, strict=True):
-            code = verdict if isinstance(verdict, str) else self._hint(verdict, steady)
-            if code is None and isinstance(verdict, Admitted):
-                waiting = _Waiting(pending, _packed([submission]))
-                if self._pending.setdefault(verdict.transaction.id, waiting) is waiting:
-                    admitted.append(verdict)
-                    continue
-                code = "transaction.replayed"
-            refused.append((pending, refusal(code or "transaction.malformed")))
+            if isinstance(verdict, str):
+                code = verdict
+            else:
+                identifier = verdict.transaction.id
+                hint = self._hint(identifier, verdict.lane, steady)
+                if hint is None:
+                    waiting = _Waiting(pending, _packed([submission]) if submission.packs else 0)
+                    if self._pending.setdefault(identifier, waiting) is waiting:
+                        admitted.append(verdict)
+                        continue
+                code = hint or "transaction.replayed"
+            refused.append((pending, refusal(code)))
             let_go.append(submission)
         if refused:
             self._settle(refused, _packed(let_go))
@@ -370,11 +373,11 @@ class Chain:
         if self._failure is not None:  # it stopped meanwhile: what was added since would wait for ever
             self._refuse_waiting(UnavailableError("chain.stopped", {"cause": self._failure.code}))
 
-    def _hint(self, item: Admitted, steady: bool) -> str | None:
+    def _hint(self, transaction_id: bytes, lane: int, steady: bool) -> str | None:
         """What published state already tells; execution judges again."""
-        if item.transaction.id in self._window:
+        if transaction_id in self._window:
             return "transaction.replayed"
-        if not steady and item.lane != EMERGENCY:
+        if not steady and lane != EMERGENCY:
             return "clock.unsteady"
         return None
 

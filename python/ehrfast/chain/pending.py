@@ -102,21 +102,36 @@ class PendingReceipt:
     def __await__(self) -> Generator[object, None, Receipt]:
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
-
-        def finish() -> None:
-            if not woken.done():
-                woken.set_result(None)
-
-        def wake(_: PendingReceipt) -> None:
-            with suppress(RuntimeError):  # the loop is closed: whoever waited gave up before the block was there
-                loop.call_soon_threadsafe(finish)
-
-        self.add_done_callback(wake)
+        self.add_done_callback(_Awaiting(loop, woken))
         yield from woken
         return self.result(0)
 
     def __repr__(self) -> str:
         return f"PendingReceipt({'settled' if self.done() else 'pending'})"
+
+
+class _Awaiting:
+    """A coroutine that waits. Those of one event loop are woken together: each wake-up of a loop is a system call."""
+
+    __slots__ = ("loop", "woken")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None]) -> None:
+        self.loop = loop
+        self.woken = woken
+
+    def __call__(self, _: PendingReceipt) -> None:
+        _wake(self.loop, [self.woken])
+
+
+def _wake(loop: asyncio.AbstractEventLoop, woken: list[asyncio.Future[None]]) -> None:
+    with suppress(RuntimeError):  # the loop is closed: whoever waited gave up before the block was there
+        loop.call_soon_threadsafe(_finish, woken)
+
+
+def _finish(woken: list[asyncio.Future[None]]) -> None:
+    for one in woken:
+        if not one.done():
+            one.set_result(None)
 
 
 class PendingReceipts(Sequence[PendingReceipt]):
@@ -144,6 +159,7 @@ class PendingReceipts(Sequence[PendingReceipt]):
 def settle(settled: Settlement, outcomes: Sequence[tuple[PendingReceipt, Receipt | EhrfastError]]) -> None:
     """Gives each promise its outcome, wakes all waiters once, then runs callbacks outside the lock."""
     called: list[tuple[PendingReceipt, list[Callable[[PendingReceipt], None]]]] = []
+    awaiting: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     with settled:
         for pending, outcome in outcomes:
             pending._outcome = outcome
@@ -153,7 +169,12 @@ def settle(settled: Settlement, outcomes: Sequence[tuple[PendingReceipt, Receipt
         settled.notify_all()
     for pending, callbacks in called:
         for callback in callbacks:
-            _call(callback, pending)
+            if isinstance(callback, _Awaiting):
+                awaiting.setdefault(callback.loop, []).append(callback.woken)
+            else:
+                _call(callback, pending)
+    for loop, woken in awaiting.items():
+        _wake(loop, woken)
 
 
 def _call(callback: Callable[[PendingReceipt], None], pending: PendingReceipt) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NoReturn, Protocol, TypeAlias, TypeVar, overload
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar, overload
 
 Id: TypeAlias = Annotated[bytes, "16 random bytes"]
 Digest: TypeAlias = Annotated[bytes, "32 bytes"]
@@ -165,8 +165,7 @@ class BlockContext:
     time_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """What a contract said, in its receipt: the declared class and its field values in order."""
 
     contract: str
@@ -174,8 +173,7 @@ class Event:
     values: tuple[object, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one call: code 0 when applied, else a stable text code and nothing written."""
 
     code: int | str

@@ -30,6 +30,8 @@ CONTRACTS_MAX: Final = 64
 CODE_HASH_BYTES: Final = 32
 
 _log: Final = logging.getLogger(__name__)
+_new_tuple: Final = tuple.__new__
+"""Makes a named tuple of ready fields: the constructor of its own costs twice as much, three times a transaction."""
 _NAMES: Final = timers.NAMES
 _CONTRACTS: Final = ("contracts",)
 # The node itself cannot go on: execution stops instead of recording an outcome other nodes would not see.
@@ -75,7 +77,6 @@ class _Call:
         view: StateView,
         block: BlockContext,
         meter: Meter,
-        *,
         sender: bytes = b"",
         transaction_id: bytes = b"",
         salt: bytes = b"",
@@ -145,8 +146,19 @@ class _Context(_View):
     __slots__ = ("_put", "attachments", "caller", "index", "sender", "transaction_id")
 
     def __init__(self, call: _Call, contract: LoadedContract, depth: int, caller: str | None) -> None:
-        _View.__init__(self, call, contract, depth)
-        self._put = call.view.put
+        # The fields of a view are set here once more: a call into its constructor for each transaction shows.
+        self._call = call
+        self._contract = contract
+        self._depth = depth
+        view = call.view
+        self._get = view.get
+        self._put = view.put
+        self._meter = call.meter
+        self._name = contract.name
+        block = call.block
+        self.chain_id = block.chain_id
+        self.height = block.height
+        self.time_ms = block.time_ms
         self.caller = caller
         self.sender = call.sender
         self.index = call.index
@@ -196,12 +208,16 @@ class _Context(_View):
         if schema is None or len(call.events) >= EVENTS_MAX:
             raise Broken
         values = cast("Any", event)._values()
-        _check(schema, values)
+        if not schema.holds(*values):
+            raise Broken
         size = len(cbor_encode(values))
         if size > EVENT_BYTES_MAX:
             raise Broken
-        self._meter.charge(cost.EVENT + size // cost.BYTES_PER_UNIT)
-        call.events.append(Event(self._name, schema.name, values))
+        meter = self._meter
+        meter.left -= cost.EVENT + size // cost.BYTES_PER_UNIT
+        if meter.left < 0:
+            meter.exhausted()
+        call.events.append(_new_tuple(Event, (self._name, schema.name, values)))
 
     def at(self, time_ms: int, method: str, arguments: object = ()) -> bytes:
         call = self._call
@@ -325,6 +341,7 @@ class Runtime:
         self.registry = registry
         self.work_limit = work_limit
         self._current: _BlockContracts | None = None
+        self._last_viewed: tuple[object, Mapping[str, LoadedContract]] | None = None
 
     def execute(self, view: StateView, transaction: Transaction, block: BlockContext, index: int) -> Outcome:
         """Runs one transaction in a frame of its own.
@@ -341,7 +358,8 @@ class Runtime:
             UnavailableError: this node lacks the code in force, or cannot read its store; the block must stop.
             CorruptionError: the store holds what was not written.
         """
-        in_force = self._in_force(view, block, transaction.salt)
+        salt = transaction.salt
+        in_force = self._in_force(view, block, salt)
         told = in_force.events
         if told:
             in_force.events = ()
@@ -358,25 +376,25 @@ class Runtime:
             view,
             block,
             meter,
-            sender=transaction.sender,
-            transaction_id=transaction.id,
-            salt=transaction.salt,
-            index=index,
-            attachments=tuple(transaction.attachments),
+            transaction.sender,
+            transaction.id,
+            salt,
+            index,
+            tuple(transaction.attachments),
         )
         context = _Context(call, contract, 1, None)
-        view.begin(transaction.salt)
-        code: int | str = 0
+        view.begin(salt)
         try:
+            arguments = function.schema.from_map(transaction.args)
             if function.takes_class:
-                function.run(meter, context, function.schema.from_map(transaction.args))
+                function.run(meter, context, arguments)
             else:
-                function.schema.from_map(transaction.args)
                 function.run(meter, context)
         except BaseException as error:
             view.drop_frame()
-            code = _code(error, context)
-        return self._finish(call, code, told)
+            return Outcome(_code(error, context), meter.spent, 0, told)
+        events = (*told, *call.events) if told else tuple(call.events)
+        return _new_tuple(Outcome, (0, meter.limit - meter.left, view.accept(), events))
 
     def earliest_timer(self, view: StateView) -> int | None:
         """Block time in ms at which the next timer is due."""
@@ -418,7 +436,7 @@ class Runtime:
             NotFoundError: `contract.unknown` or `contract.unknown_method`.
             InvalidInputError: `contract.bad_arguments`, or the code the view failed with.
         """
-        contracts = self._contracts(_installed(view))
+        contracts = self._viewed(view)
         found = contracts.get(contract)
         if found is None:
             raise NotFoundError("contract.unknown", {"contract": contract})
@@ -535,6 +553,14 @@ class Runtime:
         self._current = current
         return current
 
+    def _viewed(self, view: StateView) -> Mapping[str, LoadedContract]:
+        """The contracts in force for a view; made once for each list of contracts that state holds."""
+        rows = view.get(_NAMES, _CONTRACTS)
+        known = self._last_viewed
+        if known is None or known[0] != rows:
+            known = self._last_viewed = (rows, self._contracts(_installed(view)))
+        return known[1]
+
     def _contracts(self, installed: Mapping[str, _Installed]) -> dict[str, LoadedContract]:
         return {
             name: self._held(name, one.version, one.code_hash) for name, one in installed.items() if one.version
@@ -614,4 +640,6 @@ def _line(error: Exception) -> int:
 
 
 def _frozen(value: object) -> object:
-    return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        return tuple([_frozen(item) if isinstance(item, (list, tuple)) else item for item in value])
+    return value

@@ -209,6 +209,7 @@ class Schema:
     """The fields of a class, the class itself, and compiled ways to make an instance.
 
     build: from the values in order; from_map: from a CBOR map with keys 1..n. Both raise `Mismatch`.
+    holds: whether all the values in order are of their types, without making an instance.
     """
 
     name: str
@@ -216,6 +217,7 @@ class Schema:
     made: type[Any]
     build: Callable[..., Any]
     from_map: Callable[[Mapping[int, object]], Any]
+    holds: Callable[..., bool]
 
     def numbered(self, given: object) -> Mapping[int, object]:
         """Values of an instance or mapping as the map a transaction carries: keys 1..n, defaults left out."""
@@ -263,6 +265,8 @@ def make_schema(name: str, fields: tuple[Field, ...]) -> Schema:
     if tests:
         writer.lines += [f" if not ({' and '.join(f'({test})' for test in tests)}): raise Mismatch"]
     writer.lines += [f" return Made({', '.join(values)})"]
+    held = " and ".join(f"({test})" for test in tests) or "True"
+    writer.lines += [f"def holds({', '.join(names)}):", f" return {held}"]
     got = [f"given.get({number}, {value})" for number, value in enumerate(absent, 1)]
     writer.lines += [
         "def from_map(given):",
@@ -271,7 +275,7 @@ def make_schema(name: str, fields: tuple[Field, ...]) -> Schema:
         f" return build({', '.join(got)})",
     ]
     build = writer.compile("build")
-    return Schema(name, fields, made, build, build.__globals__["from_map"])
+    return Schema(name, fields, made, build, build.__globals__["from_map"], build.__globals__["holds"])
 
 
 def _make_class(name: str, fields: tuple[Field, ...]) -> type[Any]:

@@ -5,8 +5,7 @@ receipt = CBOR [id, height, index, code, work, write count, events]; its BLAKE3 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ehrfast._core import cbor_decode, cbor_encode
 from ehrfast.errors import ConflictError, DeniedError, EhrfastError, InvalidInputError, NotFoundError
@@ -14,8 +13,7 @@ from ehrfast.errors import ConflictError, DeniedError, EhrfastError, InvalidInpu
 MAX_RECEIPT_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What became of a transaction that reached its contract call.
 
     Args:
@@ -30,7 +28,7 @@ class Receipt:
 
     id: bytes
     height: int
-    index: int
+    index: int  # type: ignore[assignment]  # a field, where a plain tuple has a method nobody needs here
     code: int | str
     work: int
     write_count: int
@@ -53,7 +51,7 @@ class Receipt:
 
     def encode(self) -> bytes:
         """The bytes whose digest stands in the leaf."""
-        return cbor_encode((self.id, self.height, self.index, self.code, self.work, self.write_count, self.events))
+        return cbor_encode(self)
 
     @staticmethod
     def decode(data: bytes) -> Receipt:
