@@ -52,7 +52,7 @@ fn writes(turn: u64) -> WriteSet {
     let mut writes: Vec<_> =
         changed(turn).map(|number| (seeded("path", number), Some(stored(number + turn + 1)))).collect();
     writes.sort_unstable();
-    WriteSet { writes }
+    WriteSet::of(writes)
 }
 
 fn rival(store: &MockTreeStore) -> u64 {
