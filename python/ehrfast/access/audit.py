@@ -126,9 +126,9 @@ class AuditWriter:
             self._sequence = self._last_sequence(self._key.public_key)
         data = b"".join(draft.content for draft in page)
         sealed = seal(self._chain.chain_id, data, _drafts(page, self._subjects), self._subjects)
-        arguments = {"sequence": self._sequence + 1, "rows": sealed.rows, "epochs": sealed.epochs}
+        arguments = {1: self._sequence + 1, 2: sealed.rows, **({3: sealed.epochs} if sealed.epochs else {})}
         transaction = sign_call(
-            self._chain, self._key, "access", "append", arguments, packs=(sealed.pack,), lane=lane
+            self._chain, self._key, "access", "append", arguments, numbered=True, packs=(sealed.pack,), lane=lane
         )
         self._chain.submit(transaction, (sealed.pack,)).result()
         self._sequence += 1

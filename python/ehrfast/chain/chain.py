@@ -70,6 +70,8 @@ MAX_PENDING_BYTES: Final = 256 * 1024 * 1024
 RECENT_BLOCKS: Final = 32
 ADMISSION_ITEMS: Final = 2048
 """Signatures judged at once: enough for a batch to pay, few enough that the first block need not wait for the last."""
+VIEWS_KEPT: Final = 4096
+"""Views that share what they read of one published state, so that a chain at rest does not remember all of it."""
 LANES_KEPT: Final = 1024
 """Methods whose lane is remembered; a stranger may name any number of them."""
 SUBMIT_TIMEOUT_S: Final = 60.0
@@ -141,6 +143,8 @@ class Chain:
         self._closed = False
         self._pid = os.getpid()
         self._earliest_timer = runtime.earliest_timer(StateView(self._state))
+        self._view: tuple[Published, StateView] | None = None
+        self._view_uses = 0
         self._engine = engine
         self.cosigner = cosigner
         cosigner.attach(self.add_cosignatures, self._stop_after)
@@ -581,7 +585,16 @@ class Chain:
         """Asks a contract's published view about the published state."""
         published = self._published
         context = BlockContext(self.chain_id, published.height, self.clock.judging_ms(published.time_ms))
-        return self.runtime.view(StateView(self._state), contract, name, arguments, block=context)
+        return self.runtime.view(self._viewed(published), contract, name, arguments, block=context)
+
+    def _viewed(self, published: Published) -> StateView:
+        """The state as published, for views: what one has read the next need not read again."""
+        known = self._view
+        if known is None or known[0] is not published or self._view_uses >= VIEWS_KEPT:
+            self._view, self._view_uses = (published, StateView(self._state)), 0
+            return self._view[1]
+        self._view_uses += 1
+        return known[1]
 
     def prove(
         self,

@@ -443,13 +443,13 @@ class Runtime:
         function = found.views.get(name)
         if function is None:
             raise NotFoundError("contract.unknown_method", {"contract": contract, "method": name})
-        names = [one.name for one in function.schema.fields]
-        if set(arguments) != set(names):
+        fields = function.schema.fields
+        if len(arguments) != len(fields) or any(one.name not in arguments for one in fields):
             raise InvalidInputError("contract.bad_arguments", {"contract": contract, "method": name})
         call = _Call(contracts, view, block, Meter(self.work_limit))
         context = _View(call, found, 1)
         try:
-            return _frozen(_run_view(function, context, tuple(_frozen(arguments[one]) for one in names)))
+            return _frozen(_run_view(function, context, tuple([_frozen(arguments[one.name]) for one in fields])))
         except BaseException as error:
             code = _code(error, context)
             raise InvalidInputError(code, {"contract": contract, "method": name}) from None

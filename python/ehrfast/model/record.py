@@ -50,6 +50,9 @@ class RecordRow:
     @staticmethod
     def of(value: object) -> RecordRow | None:
         """Reads a row; None when the value is anything else."""
-        if not (isinstance(value, tuple) and len(value) == len(fields(RecordRow))):
+        if not (isinstance(value, tuple) and len(value) == _WIDTH):
             return None
         return RecordRow(*value)
+
+
+_WIDTH: Final = len(fields(RecordRow))
