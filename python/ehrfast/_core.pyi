@@ -1400,6 +1400,16 @@ class SegmentLog:
     def locate(self, height: int) -> tuple[str, int]:
         """(file name, byte offset) of a block's frame."""
 
+    def extents(self) -> list[tuple[str, int]]:
+        """(file name, bytes that its frames take up) of each segment, in order of height; only zeros follow them."""
+
+    def read_stored(self, segment: str, offset: int, count: int) -> bytes:
+        """Stored bytes of a segment file as it was when it was opened, whatever has been rewritten since.
+
+        Raises:
+            NotFoundError: ``log.missing``.
+        """
+
     def bytes_on_disk(self) -> int:
         """Bytes of all segment files."""
 
@@ -1629,6 +1639,9 @@ class KeyStore:
     def ids(self, kind: str) -> list[bytes]:
         """The ids of a kind, ascending."""
 
+    def kinds(self) -> list[str]:
+        """The kinds that have entries, ascending."""
+
     def __len__(self) -> int:
         """How many entries there are."""
 
@@ -1730,3 +1743,110 @@ class LockFile:
 
     def release(self) -> None:
         """Lets it go; the file stays."""
+
+# ── snapshot ─
+def snapshot_head(
+    chain_id: str, height: int, tree_size: int, first_leaf: int, frontier: Sequence[bytes]
+) -> bytes:
+    """What begins a snapshot: the frontier of the log at ``first_leaf``, the first leaf that it brings.
+
+    Raises:
+        InvalidInputError: ``snapshot.hash_length``.
+        VerificationError: ``snapshot.malformed``, for a chain id that is not NFC.
+
+    Source: docs/formats.md, Snapshot.
+    """
+
+def snapshot_leaves(first_index: int, leaves: Sequence[bytes]) -> bytes:
+    """Leaf preimages in log order, as one part."""
+
+def snapshot_state(state: StateDb, trie: Trie, start: bytes, max_bytes: int = 1048576) -> tuple[bytes, bytes | None]:
+    """One chunk of the state from a path on, with the proof that nothing is left out, and where the next one starts.
+
+    Args:
+        state: at the version of ``trie``.
+        start: 32 bytes; all zeros for the first chunk.
+        max_bytes: a chunk ends once its entries weigh that much.
+
+    Raises:
+        InvalidInputError: ``path.wrong_length``.
+        CorruptionError: ``state.corrupt``.
+    """
+
+def verify_snapshot_state(state_root: bytes, chunk: Buffer) -> tuple[int, bytes, bytes | None]:
+    """(entries, first path, first path after it) of a chunk, once it is found to be all that the state holds there.
+
+    Raises:
+        VerificationError: ``snapshot.malformed``, ``snapshot.wrong_state``.
+        InvalidInputError: ``proof.hash_length``.
+    """
+
+@final
+class SnapshotVerifier:
+    """Takes the parts of a snapshot in their order, at most 4 MiB each, and checks each against one checkpoint.
+
+    After an error nothing may be built on what was taken.
+    """
+
+    def __new__(cls, head: Buffer, chain_id: str, tree_size: int, root: bytes) -> SnapshotVerifier:
+        """Begins with the head, under a checkpoint that was verified before.
+
+        Raises:
+            VerificationError: ``snapshot.malformed``, ``snapshot.other_checkpoint``.
+        """
+
+    @property
+    def height(self) -> int:
+        """The height it is of."""
+
+    @property
+    def block(self) -> BlockLeaf | None:
+        """The block leaf, once all leaves are taken and lead to the checkpoint."""
+
+    def take_leaves(self, chunk: Buffer) -> list[bytes]:
+        """The leaves of the next part; with the last of them, all are checked.
+
+        Raises:
+            VerificationError: ``snapshot.malformed``, ``snapshot.not_next``, ``snapshot.root_mismatch``,
+                ``snapshot.not_the_block``.
+        """
+
+    def take_state(self, chunk: Buffer, into: StateDb) -> int:
+        """Checks the next chunk, fills it into a state without an applied block, and gives how many entries.
+
+        Raises:
+            VerificationError: ``snapshot.malformed``, ``snapshot.not_next``, ``snapshot.wrong_state``.
+            ConflictError: ``state.not_next``.
+        """
+
+    def finish(self, into: StateDb) -> None:
+        """Checks that nothing is missing, and names the block whose state it is; until then it opens as empty.
+
+        Raises:
+            VerificationError: ``snapshot.not_next``.
+        """
+
+def load_transactions(into: StateDb, height: int, first_index: int, leaves: Sequence[bytes]) -> None:
+    """Fills in where the transactions of a block are, in a state without an applied block.
+
+    Raises:
+        ConflictError: ``state.not_next``.
+    """
+
+# ── sealed parts of a backup ─
+def seal_part(key: bytes, aad: bytes, message: Buffer) -> bytes:
+    """salt (32) ‖ AES-256-GCM under a key derived from ``key`` and the salt, which is drawn for this call.
+
+    Raises:
+        InvalidInputError: ``key.wrong_length``, ``backup.part_too_long``.
+        UnavailableError: ``random.unavailable``.
+
+    Source: docs/formats.md, Backup.
+    """
+
+def open_part(key: bytes, aad: bytes, sealed: Buffer) -> bytes:
+    """Opens what `seal_part` gave.
+
+    Raises:
+        CorruptionError: ``backup.part_damaged``: changed, or another key or place.
+    """

@@ -24,7 +24,7 @@ from ehrfast.chain.order import MAX_BLOCK_ITEMS
 from ehrfast.chain.pending import PendingReceipt
 from ehrfast.chain.replay import WINDOW_MS
 from ehrfast.consensus import fake, solo
-from ehrfast.consensus.engine import Admitted, Batch, Engine, build_engine, engine_names
+from ehrfast.consensus.engine import Admitted, Batch, Engine, SnapshotOffer, build_engine, engine_names
 from ehrfast.consensus.fake import FakeEngine, Faults
 from ehrfast.consensus.recording import Recording, played, recorded
 from ehrfast.contracts.registry import Registry
@@ -304,7 +304,9 @@ def by_verbs(history: History, folder: Path) -> Standing:
             if result.leaves:
                 assert chain.commit().height == result.height
         answer = chain.query(bytes(32))
-        assert (answer.height, answer.stored, chain.snapshot()) == (chain.published.height, None, ())
+        published = chain.published
+        offer = SnapshotOffer(published.height, published.tree_size, published.state_root)
+        assert (answer.height, answer.stored, chain.snapshot()) == (published.height, None, (offer,))
         return standing(chain)
 
 

@@ -42,6 +42,7 @@ from ehrfast.chain.prove import prove
 from ehrfast.chain.publish import Published, publish
 from ehrfast.chain.recover import Recovered, create_log, head_of, recover
 from ehrfast.chain.replay import WINDOW_MS
+from ehrfast.chain.snapshot import Kind, snapshot_parts
 from ehrfast.chain.subscribe import Subscription
 from ehrfast.consensus.engine import (
     Admitted,
@@ -57,7 +58,7 @@ from ehrfast.consensus.engine import (
 from ehrfast.consensus.lanes import EMERGENCY, Lanes
 from ehrfast.contracts.contract import BlockContext
 from ehrfast.contracts.runtime import Runtime
-from ehrfast.errors import CorruptionError, EhrfastError, NotFoundError, UnavailableError
+from ehrfast.errors import ConflictError, CorruptionError, EhrfastError, NotFoundError, UnavailableError
 from ehrfast.model.ask_witness import WitnessAddress
 from ehrfast.model.block import PublishedBlock
 from ehrfast.model.checkpoint import Checkpoint, add_signatures, verifier_key
@@ -493,8 +494,19 @@ class Chain:
         return Committed(block.height, 0)
 
     def snapshot(self) -> tuple[SnapshotOffer, ...]:
-        """No snapshots are written yet, so none is offered."""
-        return ()
+        """The published state: `snapshot_parts` writes it out of a chain opened read-only, where it stands still."""
+        published = self._published
+        return (SnapshotOffer(published.height, published.tree_size, published.state_root),)
+
+    def snapshot_parts(self) -> Iterator[tuple[Kind, bytes]]:
+        """The parts of a snapshot of the published state, one at a time; see `chain.snapshot`.
+
+        Raises:
+            ConflictError: ``snapshot.moving``: a chain that is written to has no state that stands still.
+        """
+        if self._engine is not None:
+            raise ConflictError("snapshot.moving")
+        return snapshot_parts(self._published, state=self._state, log=self._log, segments=self._segments)
 
     def query(self, path: bytes) -> QueryAnswer:
         """A published value by its trie path, with its proof."""

@@ -101,7 +101,7 @@ class Application(Protocol):
         ...
 
     def snapshot(self) -> tuple[SnapshotOffer, ...]:
-        """The states this node can hand to a new one; none until snapshots are written."""
+        """The states this node can hand to a new one, the newest first."""
         ...
 
     def query(self, path: bytes) -> QueryAnswer:

@@ -95,11 +95,13 @@ pub enum Use {
     FrameCheck,
     /// Check of a slot in the checkpoint file.
     CheckpointCheck,
+    /// Key of one sealed part of a backup.
+    BackupPart,
 }
 
 impl Use {
     /// All of them, in order of declaration.
-    pub const ALL: [Use; 25] = [
+    pub const ALL: [Use; 26] = [
         Use::Path,
         Use::Leaf,
         Use::Node,
@@ -125,6 +127,7 @@ impl Use {
         Use::SlotCheck,
         Use::FrameCheck,
         Use::CheckpointCheck,
+        Use::BackupPart,
     ];
 
     /// The name as formats.md prints it.
@@ -155,6 +158,7 @@ impl Use {
             Use::SlotCheck => "slot-check",
             Use::FrameCheck => "frame-check",
             Use::CheckpointCheck => "checkpoint-check",
+            Use::BackupPart => "backup-part",
         }
     }
 

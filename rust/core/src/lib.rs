@@ -16,6 +16,7 @@ pub mod pool;
 pub mod signature;
 #[allow(unsafe_code)]
 pub mod simd;
+pub mod snapshot;
 pub mod state;
 pub mod store;
 pub mod transaction;

@@ -7,6 +7,7 @@ mod cbor;
 mod cose;
 mod log;
 mod pinned;
+mod snapshot;
 mod store;
 mod transaction;
 mod trie;

@@ -106,6 +106,10 @@ impl KeyStore {
         Ok(self.open_store()?.ids(kind).iter().map(|id| PyBytes::new(py, id)).collect())
     }
 
+    fn kinds(&self) -> PyResult<Vec<String>> {
+        Ok(self.open_store()?.kinds())
+    }
+
     fn put(&self, py: Python<'_>, entries: Vec<(PyBackedStr, PyBackedBytes, PyBackedBytes)>) -> PyResult<()> {
         let store = self.open_store()?;
         py.detach(|| {

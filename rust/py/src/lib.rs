@@ -19,6 +19,7 @@ mod log;
 mod pieces;
 mod segments;
 mod signature;
+mod snapshot;
 mod state;
 mod state_db;
 mod transaction;
@@ -42,5 +43,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     state_db::register(module)?;
     key_store::register(module)?;
     checkpoint_file::register(module)?;
+    snapshot::register(module)?;
     Ok(())
 }

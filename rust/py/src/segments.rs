@@ -318,6 +318,23 @@ impl SegmentLog {
         Ok((frame.segment_name().to_owned(), frame.offset()))
     }
 
+    fn extents(&self, py: Python<'_>) -> PyResult<Vec<(String, u64)>> {
+        let log = self.open_log()?;
+        py.detach(|| log.extents()).map_err(raise)
+    }
+
+    fn read_stored<'py>(
+        &self,
+        py: Python<'py>,
+        segment: &str,
+        offset: u64,
+        count: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let log = self.open_log()?;
+        let bytes = py.detach(|| log.read_stored(segment, offset, count)).map_err(raise)?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
     fn bytes_on_disk(&self) -> PyResult<u64> {
         self.open_log()?.bytes_on_disk().map_err(raise)
     }

@@ -2,4 +2,5 @@
 pub mod log;
 pub mod trie;
 pub mod trie_proof;
+pub mod trie_range;
 pub mod verify;

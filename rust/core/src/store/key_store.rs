@@ -234,6 +234,11 @@ impl KeyStore {
         self.state().entries.get(kind).map(|ids| ids.keys().cloned().collect()).unwrap_or_default()
     }
 
+    /// The kinds that have entries, ascending.
+    pub fn kinds(&self) -> Vec<String> {
+        self.state().entries.iter().filter(|(_, ids)| !ids.is_empty()).map(|(kind, _)| kind.clone()).collect()
+    }
+
     /// How many entries there are.
     pub fn count(&self) -> usize {
         self.state().entries.values().map(BTreeMap::len).sum()

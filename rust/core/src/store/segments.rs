@@ -424,6 +424,42 @@ impl SegmentLog {
         }
     }
 
+    /// The segment files in order of height, each with the bytes that its frames take up; what follows them is zeros.
+    pub fn extents(&self) -> Result<Vec<(String, u64)>, LogError> {
+        let index = self.index();
+        let mut extents: Vec<_> = index.segments.iter().map(|segment| (segment.name.clone(), 0)).collect();
+        for (height, place) in index.frames.iter().enumerate() {
+            let next = index.frames.get(height + 1);
+            if next.is_some_and(|next| next.segment == place.segment) {
+                continue;
+            }
+            let (Some(segment), Some(extent)) = (index.segments.get(place.segment), extents.get_mut(place.segment))
+            else {
+                continue;
+            };
+            let mut bytes = vec![0; LEAD_BYTES];
+            let count = segment.file.read_at(&mut bytes, place.offset)?;
+            let damaged = LogError::Damaged {
+                segment: segment.name.clone(),
+                offset: place.offset,
+                height: height as u64,
+                section: None,
+            };
+            extent.1 = place.offset + Lead::read(&bytes[..count]).ok_or(damaged)?.frame_bytes();
+        }
+        extents.retain(|(_, bytes)| *bytes > 0);
+        Ok(extents)
+    }
+
+    /// Stored bytes of a segment file as it was when this log opened it, fewer only at its end.
+    pub fn read_stored(&self, segment: &str, offset: u64, count: usize) -> Result<Vec<u8>, LogError> {
+        let found = self.index().segments.iter().find(|listed| listed.name == segment).cloned();
+        let mut bytes = vec![0; count];
+        let read = found.ok_or(LogError::Missing)?.file.read_at(&mut bytes, offset)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
     /// RFC 6962 leaf hashes of the blocks `from..to`, in leaf order: what the tree in memory is rebuilt from.
     pub fn leaf_hashes(&self, from: u64, to: u64) -> Result<Vec<[u8; 32]>, LogError> {
         let mut hashes = Vec::new();

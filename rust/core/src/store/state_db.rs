@@ -22,6 +22,8 @@ const LEAD_BYTES: usize = SALT_BYTES + 4;
 /// The row of the applied block; no path has this length.
 const APPLIED_KEY: &[u8] = b"applied";
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// Rows copied at once out of the state in memory.
+const PAGE_ROWS: usize = 1024;
 const JOURNALS_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Why the state database refused or failed.
@@ -119,8 +121,18 @@ pub trait StateStore: StateRead {
     }
     /// How many paths hold a value; one scan.
     fn count(&self) -> Result<u64, StateDbError>;
+    /// Fills a state without an applied block, out of a snapshot that was verified. Until `finish_load` names the block,
+    /// opening again throws it all away.
+    fn load(&self, entries: &[(Path, Vec<u8>)], ids: &[([u8; 32], TransactionPlace)]) -> Result<(), StateDbError>;
+    /// The state is whole: the one after this block.
+    fn finish_load(&self, block: Applied) -> Result<(), StateDbError>;
     /// Throws everything away: to be replayed from the log.
     fn clear(&self) -> Result<(), StateDbError>;
+}
+
+fn check_unapplied(applied: Option<Applied>) -> Result<(), StateDbError> {
+    let given = applied.map(|applied| applied.height);
+    given.map_or(Ok(()), |given| Err(StateDbError::NotNext { expected: given.saturating_add(1), given }))
 }
 
 fn check_next(applied: Option<Applied>, given: u64) -> Result<(), StateDbError> {
@@ -341,6 +353,30 @@ impl StateStore for StateDb {
         Ok(rows - u64::from(self.applied().is_some()).min(rows))
     }
 
+    fn load(&self, entries: &[(Path, Vec<u8>)], ids: &[([u8; 32], TransactionPlace)]) -> Result<(), StateDbError> {
+        check_unapplied(*self.applied_guard())?;
+        let mut sealing = Batch::new(&self.key)?;
+        let mut batch = self.database.batch();
+        for (path, stored) in entries {
+            let row = sealing.seal(path, stored).ok_or(StateDbError::Damaged)?;
+            batch.insert(&self.state, &path[..], row);
+        }
+        for (id, place) in ids {
+            batch.insert(&self.transactions, &id[..], &place_bytes(*place)[..]);
+        }
+        Ok(batch.commit()?)
+    }
+
+    fn finish_load(&self, block: Applied) -> Result<(), StateDbError> {
+        let mut applied = self.applied_guard();
+        check_unapplied(*applied)?;
+        let plain = [&block.height.to_be_bytes()[..], &block.leaf_hash].concat();
+        let row = Batch::new(&self.key)?.seal(APPLIED_KEY, &plain).ok_or(StateDbError::Damaged)?;
+        self.state.insert(APPLIED_KEY, row)?;
+        *applied = Some(block);
+        Ok(())
+    }
+
     fn clear(&self) -> Result<(), StateDbError> {
         let mut applied = self.applied_guard();
         // First what the rest is known by: cut off here, the next open clears what is left.
@@ -408,14 +444,36 @@ impl StateStore for MemoryState {
     }
 
     fn range(&self, from: Path, to: Option<Path>) -> Entries<'_> {
-        let inner = self.inner();
-        let rows = inner.values.range(from..).take_while(|(path, _)| to.is_none_or(|to| **path < to));
-        let values: Vec<_> = rows.map(|(path, stored)| Ok((*path, stored.clone()))).collect();
-        Box::new(values.into_iter())
+        // Some rows at a time: nobody who takes the first few pays for all.
+        let mut next = Some(from);
+        let pages = std::iter::from_fn(move || {
+            let inner = self.inner();
+            let mut rows = inner.values.range(next?..).take_while(|(path, _)| to.is_none_or(|to| **path < to));
+            let page: Vec<_> =
+                rows.by_ref().take(PAGE_ROWS).map(|(path, stored)| Ok((*path, stored.clone()))).collect();
+            next = rows.next().map(|(path, _)| *path);
+            Some(page)
+        });
+        Box::new(pages.flatten())
     }
 
     fn count(&self) -> Result<u64, StateDbError> {
         Ok(self.inner().values.len() as u64)
+    }
+
+    fn load(&self, entries: &[(Path, Vec<u8>)], ids: &[([u8; 32], TransactionPlace)]) -> Result<(), StateDbError> {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        check_unapplied(inner.applied)?;
+        inner.values.extend(entries.iter().cloned());
+        inner.transactions.extend(ids.iter().copied());
+        Ok(())
+    }
+
+    fn finish_load(&self, block: Applied) -> Result<(), StateDbError> {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        check_unapplied(inner.applied)?;
+        inner.applied = Some(block);
+        Ok(())
     }
 
     fn clear(&self) -> Result<(), StateDbError> {
