@@ -9,9 +9,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -28,6 +29,13 @@ from ehrfast.access.prune import PrunePolicy, PruneReport, Pruning, RetrieveRepo
 from ehrfast.access.session import Session
 from ehrfast.access.sign import sign_call
 from ehrfast.access.write import RecordWriter
+from ehrfast.backup.erased import Erasure as ListedErasure
+from ehrfast.backup.erased import append_erasures
+from ehrfast.backup.make import BackupReport, Source, make_backup
+from ehrfast.backup.manifest import list_manifests, read_manifest
+from ehrfast.backup.restore import BLOBS, RestorePlan, plan_restore, restore_blobs, restore_chain, restore_keys
+from ehrfast.backup.target import BackupTarget, open_target
+from ehrfast.backup.unproven import Head, ask_witnesses, mark, match_checkpoint, require_unmarked, unmark
 from ehrfast.chain.chain import Chain
 from ehrfast.chain.clock import wall_ms
 from ehrfast.chain.cosign import WitnessState
@@ -47,6 +55,7 @@ from ehrfast.errors import (
     NotFoundError,
     UnavailableError,
 )
+from ehrfast.keys.backup_key import BACKUP_KIND, ROOT, backup_root_key
 from ehrfast.keys.root_key import RootKeySource, choose_source, make_key_file, read_root_key
 from ehrfast.keys.signing import HeldIdentity, SigningKeys
 from ehrfast.keys.subjects import Subjects
@@ -68,6 +77,8 @@ NODE_KIND: Final = "node"
 CHECKPOINT_KEY: Final = b"checkpoint"
 _SETTINGS: Final = "node.json"
 CUSTODIAL: Final = 1
+MAX_RETENTION_DAYS: Final = 30
+"""How long the keys of a backup may live: an erasure is complete in all backups after that."""
 _CHAINS: Final = "chains"
 _UNFINISHED: Final = ".new"
 _ENGINE: Final = _solo.SoloEngine.name
@@ -86,6 +97,7 @@ class Settings:
     witnesses: tuple[WitnessAddress, ...] = ()
     blobs: BlobSettings = LOCAL_BLOBS
     placement: tuple[tuple[str, str], ...] = ()
+    retention_days: int = MAX_RETENTION_DAYS
 
     def save(self, folder: Path) -> None:
         """Writes the settings, synced, in one step."""
@@ -100,6 +112,7 @@ class Settings:
             "witnesses": [{"url": each.url, "vkey": each.vkey} for each in self.witnesses],
             "blobs": self.blobs.as_dict(),
             "placement": dict(self.placement),
+            "retention_days": self.retention_days,
         }
         write_synced(folder / _SETTINGS, _render({**value, "check": _check_of(value)}).encode(), 0o644)
 
@@ -132,6 +145,7 @@ class Settings:
                 witnesses=tuple(WitnessAddress(each["url"], each["vkey"]) for each in value.get("witnesses", ())),
                 blobs=BlobSettings.of(value["blobs"]) if "blobs" in value else LOCAL_BLOBS,
                 placement=tuple(sorted(value.get("placement", {}).items())),
+                retention_days=_retention(value.get("retention_days", MAX_RETENTION_DAYS)),
             )
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError("node.not_there", {"folder": str(folder)}) from None
@@ -331,7 +345,7 @@ class Node:
         signer = SigningKey.generate()
         signing_keys.put(administrator)
         signing_keys.put(gateway)
-        keys.put([(NODE_KIND, CHECKPOINT_KEY, signer.seed())])
+        keys.put([(NODE_KIND, CHECKPOINT_KEY, signer.seed()), (BACKUP_KIND, ROOT, random_bytes(32))])
         settings = Settings(organisation, random_bytes(16), administrator.id, gateway.id, source, chain)
         _found_chain(path, chain, settings, administrator=administrator, keys=keys, signer=signer)
         settings.save(path)
@@ -355,12 +369,15 @@ class Node:
 
         Raises:
             NotFoundError: ``node.not_there`` or ``root_key.missing``.
-            ConflictError: ``node.locked``, with the owner's pid.
+            ConflictError: ``node.locked``, with the owner's pid; ``node.restored``: a restored folder is for reading
+                only until a checkpoint from outside matches it, see `allow_writing`.
             DeniedError: ``keys.wrong_root_key`` or ``root_key.exposed``.
             CorruptionError: stored bytes are not what was written.
         """
         path = Path(folder)
         settings = Settings.load(path)
+        if not read_only:
+            require_unmarked(path)
         lock = None if read_only else LockFile.acquire(str(path / "lock"))
         keys: KeyStore | None = None
         chains: dict[str, Chain] = {}
@@ -798,6 +815,200 @@ class Node:
             if chain.view("identity", "identity", {"id": self.settings.gateway}) is None:
                 self._enrol_gateway(name)
 
+    # ── backup ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def backup(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        endpoint: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> BackupReport:
+        """Backs this node up at its last durable height, without stopping it; see `backup_folder`."""
+        self._require_usable()
+        return Node.backup_folder(self.folder, target, endpoint=endpoint, progress=progress)
+
+    @staticmethod
+    def backup_folder(
+        folder: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        *,
+        endpoint: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> BackupReport:
+        """Backs a node up, beside a running one too: all chains at one moment, their keys, the blobs of the folder.
+
+        What the target holds already is not copied again. Whoever has the target and the backup root key, see
+        ``ehrfast keys export``, can restore it; whoever has the target alone reads nothing.
+
+        Args:
+            target: a folder on another disk, or ``s3://bucket/prefix``.
+            endpoint: of an S3-compatible server; by default what the environment names.
+            progress: called with (bytes done, bytes of the block logs and blobs).
+
+        Raises:
+            ConflictError: ``backup.not_a_target``, ``backup.other_node``, ``backup.ahead``, ``node.locked``.
+            DeniedError: ``keys.wrong_root_key``: the target belongs to another node.
+            UnavailableError: the target cannot be written.
+        """
+        path = Path(folder)
+        with Node.open(path, read_only=True) as frozen:
+            settings = frozen.settings
+            keys = KeyStore.open(str(path / "keys"), read_root_key(settings.root_key, path), read_only=True)
+            try:
+                opened = open_target(os.fspath(target), backup_root_key(keys), create=True, endpoint=endpoint)
+                try:
+                    source = Source(
+                        settings=(path / _SETTINGS).read_bytes(),
+                        keys=keys,
+                        chains=frozen.chains,
+                        main=settings.main_chain,
+                        signer=_checkpoint_key(keys),
+                        retention_days=settings.retention_days,
+                        now_ms=wall_ms(),
+                        blobs=_blobs_below(path),
+                    )
+                    listed = [_listed(frozen.chain.chain_id, each) for each in frozen.erasures]
+                    append_erasures(opened, listed, source.signer)
+                    return make_backup(source, opened, progress)
+                finally:
+                    opened.close()
+            except OSError as error:
+                if isinstance(error, EhrfastError):
+                    raise
+                raise unavailable(error) from None
+            finally:
+                keys.close()
+
+    @staticmethod
+    def backup_root_key(folder: str | os.PathLike[str]) -> bytes:
+        """The key that opens the backups of a node, beside a running one too.
+
+        Raises:
+            NotFoundError: ``node.not_there``, ``keys.missing``.
+        """
+        path = Path(folder)
+        settings = Settings.load(path)
+        keys = KeyStore.open(str(path / "keys"), read_root_key(settings.root_key, path), read_only=True)
+        try:
+            return backup_root_key(keys)
+        finally:
+            keys.close()
+
+    def list_erasures(
+        self, target: str | os.PathLike[str], erasures: Sequence[ListedErasure], *, endpoint: str | None = None
+    ) -> int:
+        """Appends erasures to a target's erased list, signed, so that no restore brings back what they name.
+
+        Returns:
+            Unix ms until which the keys of the backups made before can still open it, 0 when there are none.
+        """
+        self._require_usable()
+        opened = open_target(os.fspath(target), backup_root_key(self._keys), create=True, endpoint=endpoint)
+        try:
+            append_erasures(opened, erasures, _checkpoint_key(self._keys))
+            keys = opened.keys()
+            held = [read_manifest(opened, each, keys)[0] for each in list_manifests(opened) if each.id in keys]
+            return max((each.expires_ms for each in held), default=0)
+        finally:
+            opened.close()
+
+    @staticmethod
+    def restore(
+        target: str | os.PathLike[str],
+        folder: str | os.PathLike[str],
+        backup_root: bytes,
+        *,
+        max_height: int | None = None,
+        vkey: str | None = None,
+        witnesses: Iterable[WitnessAddress] = (),
+        checkpoint: bytes | None = None,
+        root_key: RootKeySource | None = None,
+        endpoint: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> RestoreReport:
+        """Makes a node out of a backup, in a new or empty folder, and asks the witnesses whether it is the newest.
+
+        Every part is checked by its digest, every root derived again; what was erased since does not come back. The
+        node opens read-only, and for writing only once a witness has cosigned its head or the operator has shown the
+        newest checkpoint.
+
+        Args:
+            backup_root: as `ehrfast.keys.backup_key` reads it from shares or a sealed file.
+            max_height: the newest backup of at most that height of the main chain; by default the newest of all.
+            vkey: the verifier key it must be of.
+            witnesses: asked besides those in the backed up settings.
+            checkpoint: the newest one that the operator knows.
+            root_key: where the new folder's root key comes from, as for `create`.
+
+        Raises:
+            NotFoundError: ``backup.not_there``, ``backup.none``, ``backup.missing_part`` with its name.
+            DeniedError: ``keys.wrong_root_key``.
+            CorruptionError: ``backup.part_damaged`` with its name, ``backup.wrong_root``,
+                ``log.shorter_than_witnessed``: the backup is older than what a witness has seen.
+            ConflictError: ``node.exists``, ``checkpoint.not_the_head``.
+        """
+        path = Path(folder)
+        opened = open_target(os.fspath(target), backup_root, create=False, endpoint=endpoint)
+        try:
+            plan = plan_restore(opened, max_height=max_height, vkey=vkey)
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise ConflictError("node.exists", {"folder": str(path)})
+            lock = LockFile.acquire(str(path / "lock"))
+            try:
+                return _restore_into(
+                    path,
+                    plan,
+                    opened,
+                    backup_root,
+                    witnesses=tuple(witnesses),
+                    checkpoint=checkpoint,
+                    root_key=root_key,
+                    progress=progress,
+                )
+            except BaseException as error:
+                _remove_contents(path)
+                if isinstance(error, OSError) and not isinstance(error, EhrfastError):
+                    raise unavailable(error) from None
+                raise
+            finally:
+                lock.release()
+        finally:
+            opened.close()
+
+    @staticmethod
+    def allow_writing(
+        folder: str | os.PathLike[str],
+        *,
+        checkpoint: bytes | None = None,
+        witnesses: Iterable[WitnessAddress] = (),
+    ) -> bool:
+        """Lets a restored node write again, once a checkpoint from outside matches its head.
+
+        Args:
+            checkpoint: the newest one that the operator knows; it must be the head.
+            witnesses: asked to cosign the head, besides those in the settings.
+
+        Returns:
+            Whether it may; False when no witness answered and no checkpoint was given.
+
+        Raises:
+            CorruptionError, ConflictError, NotFoundError: as for `restore`.
+        """
+        path = Path(folder)
+        with Node.open(path, read_only=True) as node:
+            heads = [
+                Head(each.published.note, node._vkey(each), each.log.prove_consistency) for each in node.chains.values()
+            ]
+            if not _matched(heads, node.settings, tuple(witnesses), checkpoint)[0]:
+                return False
+        unmark(path)
+        return True
+
+    def _vkey(self, chain: Chain) -> str:
+        return verifier_key(chain.chain_id, chain.signer_public_key)
+
     def _enrol_gateway(self, chain: str) -> None:
         gateway = self.signing_keys.get(self.settings.gateway)
         enrolment = {
@@ -834,6 +1045,124 @@ def _render(settings: Mapping[str, object]) -> str:
 def _check_of(settings: Mapping[str, object]) -> str:
     """Finds a bit that turned, not a hand that meant it: whoever can write the folder can write this too."""
     return blake3_digest(_render(settings).encode())[:16].hex()
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport:
+    """What a restore made.
+
+    Args:
+        sequence: of the backup.
+        log_root, state_root: of the main chain, derived again from the restored bytes.
+        replayed_blocks: of the main chain, beyond its snapshot.
+        blobs: how many came back.
+        erased: how many keys were left out as erased.
+        witnesses: what each witness said: None where it cosigned the head, else a code.
+        writable: whether a checkpoint from outside matched.
+    """
+
+    sequence: int
+    time_ms: int
+    chain_id: str
+    height: int
+    tree_size: int
+    log_root: str
+    state_root: str
+    verifier_key: str
+    replayed_blocks: int
+    blobs: int
+    erased: int
+    witnesses: Mapping[str, str | None]
+    writable: bool
+
+
+def _restore_into(
+    path: Path,
+    plan: RestorePlan,
+    target: BackupTarget,
+    backup_root: bytes,
+    *,
+    witnesses: tuple[WitnessAddress, ...],
+    checkpoint: bytes | None,
+    root_key: RootKeySource | None,
+    progress: Callable[[int, int], None] | None,
+) -> RestoreReport:
+    manifest = plan.manifest
+    source = root_key or choose_source()
+    if source.kind == "file" and not (path / source.path).exists():
+        make_key_file(path / source.path)
+    keys = restore_keys(plan, target, path / "keys", read_root_key(source, path), backup_root)
+    try:
+        restored = [
+            restore_chain(plan, each, target, path / _CHAINS / each.name, keys, progress) for each in manifest.chains
+        ]
+    finally:
+        keys.close()
+    blobs = restore_blobs(plan, target, path)
+    (path / _SETTINGS).write_bytes(manifest.settings)
+    settings = replace(Settings.load(path), root_key=source)
+    (path / _SETTINGS).unlink()
+    heads = [Head(each.note, verifier_key(each.chain_id, plan.signer), each.log.prove_consistency) for each in restored]
+    writable, said = _matched(heads, settings, witnesses, checkpoint)
+    if not writable:
+        mark(path, manifest.sequence)
+    settings.save(path)
+    sync_folder(path)
+    main = next(each for each in restored if each.name == manifest.main)
+    return RestoreReport(
+        sequence=manifest.sequence,
+        time_ms=manifest.time_ms,
+        chain_id=main.chain_id,
+        height=main.height,
+        tree_size=main.tree_size,
+        log_root=main.log_root.hex(),
+        state_root=main.state_root.hex(),
+        verifier_key=plan.verifier_key,
+        replayed_blocks=main.height - main.replayed_from,
+        blobs=blobs,
+        erased=sum(len(each.keys) + len(each.items) for each in plan.erasures),
+        witnesses=said,
+        writable=writable,
+    )
+
+
+def _matched(
+    heads: Sequence[Head],
+    settings: Settings,
+    witnesses: tuple[WitnessAddress, ...],
+    checkpoint: bytes | None,
+) -> tuple[bool, dict[str, str | None]]:
+    """Whether something from outside says that nothing newer exists, and what each witness said."""
+    known = {each.vkey: each for each in (*settings.witnesses, *witnesses)}
+    said = ask_witnesses(heads, known.values())
+    if checkpoint is not None:
+        match_checkpoint(heads, checkpoint)
+    return checkpoint is not None or any(code is None for code in said.values()), said
+
+
+def _listed(chain_id: str, erasure: Erasure) -> ListedErasure:
+    return ListedErasure(chain_id, erasure.height, erasure.time_ms, ((erasure.kind, erasure.target),))
+
+
+def _blobs_below(folder: Path) -> list[tuple[str, int, Callable[[int, int], bytes]]]:
+    """The blobs of the node's own store; names of unfinished ones begin with a dot."""
+    found: list[tuple[str, int, Callable[[int, int], bytes]]] = []
+    for path in sorted((folder / BLOBS).rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            found.append((str(path.relative_to(folder)), path.stat().st_size, partial(_read_bytes, path)))
+    return found
+
+
+def _read_bytes(path: Path, offset: int, count: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(count)
+
+
+def _retention(days: object) -> int:
+    if not isinstance(days, int) or not 1 <= days <= MAX_RETENTION_DAYS:
+        raise ValueError
+    return days
 
 
 def _remove_contents(folder: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import typer
 
-from ehrfast.cli import binary, demo, evidence, export, forget, keys, operate, records, witness
+from ehrfast.cli import backup, binary, demo, evidence, export, forget, keys, operate, records, witness
 
 _SETTINGS: Final[dict[str, Any]] = {
     "no_args_is_help": True,
@@ -44,10 +44,18 @@ _hold.command("add")(forget.add_hold)
 _hold.command("release")(forget.release_hold)
 _hold.command("list")(forget.list_holds)
 app.add_typer(_hold, name="hold")
+app.command("restore")(backup.restore)
+
+_backup = typer.Typer(**_SETTINGS, cls=backup.BackupGroup, help="Back a node up: ehrfast backup NODE TARGET.")
+_backup.command("make")(backup.make)
+_backup.command("prune")(backup.prune)
+_backup.command("confirm")(backup.confirm)
+app.add_typer(_backup, name="backup")
 
 _keys = typer.Typer(**_SETTINGS, help="Identities whose signing keys this node holds.")
 _keys.command("enrol")(keys.enrol)
 _keys.command("list")(keys.list_keys)
+_keys.command("export")(backup.export_key)
 app.add_typer(_keys, name="keys")
 
 _log = typer.Typer(**_SETTINGS, help="The log that others may check.")

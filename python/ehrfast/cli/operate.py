@@ -37,6 +37,8 @@ def init(
     from ehrfast.node import Node
 
     with Node.create(node, organisation=organisation, chain=chain) as made:
+        told("without a backup and the exported key that opens it, a lost disk is lost data:")
+        told(f"  ehrfast backup {node} TARGET; ehrfast keys export {node} SHARES --shares 5 --threshold 3")
         answer(describe(made), as_json)
 
 
