@@ -268,6 +268,32 @@ def test_an_erased_record_opens_nowhere_and_everything_else_verifies(clinic: Cli
     assert [(each.kind, each.target) for each in clinic.node.erasures] == [("record", record.record_id)]
 
 
+def test_wraps_of_a_later_frame_go_too(clinic: Clinic, tmp_path: Path) -> None:
+    node, reference = clinic.node, f"Observation/obs-{GONE}-8"
+    entry = node._index.versions(reference)[0]
+    row = node._record_row(entry.record_id, 1)
+    assert row is not None
+    assert row.pack_root is not None
+    pack = node.chain.segments.read(row.height).pack(row.pack_root)
+    again = {"record": entry.record_id, "version": 1, "epoch": row.epoch, "attachment": 0}
+    node._call_records("rewrap", again, (pack,), node.identities.gateway)
+    after = node._record_row(entry.record_id, 1)
+    assert after is not None
+    assert after.wraps_height > row.height
+    assert f"finding-{GONE}-8".encode() in clinic.read(reference)
+    secrets = secrets_of(GONE, 8) | sealed_parts(clinic, reference)
+    assert shown(medium(clinic, tmp_path / "remembered"), secrets) == set(secrets)
+    assert clinic.node.erase_record(reference).items == 4
+    assert shown(medium(clinic, tmp_path / "remembered"), secrets) == set()
+    # The pack travelled again with its other records as well.
+    beside = f"Observation/obs-{GONE}-7"
+    secrets = secrets_of(GONE, 7) | sealed_parts(clinic, beside)
+    clinic.node.erase_record(beside)
+    assert shown(medium(clinic, tmp_path / "remembered"), secrets) == set()
+    checked = clinic.node.fsck()
+    assert checked.ok, checked.faults
+
+
 def test_an_erased_patient_opens_nowhere_and_their_audit_stays_with_the_organisation(
     clinic: Clinic, tmp_path: Path
 ) -> None:

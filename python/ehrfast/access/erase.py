@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from ehrfast._core import Frame, KeyStore, SealedPack, state_path, wrap_kids
+from ehrfast._core import KeyStore, SealedPack, state_path, wrap_kids
 from ehrfast.chain.chain import Chain
 from ehrfast.errors import ConflictError, CorruptionError, NotFoundError, UnavailableError
 from ehrfast.keys.signing import IDENTITY_KIND, SigningKeys
@@ -236,8 +236,7 @@ class Eraser:
                 records.add((each.target, version))
                 first = min(first, row.height)
                 if row.pack_root is not None:
-                    for height in (row.height, *row.rewraps):
-                        edits.records += _places(self._chain.segments.read(height), row.pack_root, row.position)
+                    edits.records += places_of(self._chain, row.height, row.pack_root, row.position)
             for height, pack_root, position in each.manifests:
                 edits.records += self._manifests(height, pack_root, position)
         wraps, writes = self._chain.segments.find_traces(
@@ -270,7 +269,7 @@ class Eraser:
         kids = [] if wraps is None else wrap_kids(wraps)
         if not kids or any((kid[1], kid[2]) != (self._organisation, INDEX) for kid in kids):
             return []
-        return _places(frame, pack_root, position)
+        return places_of(self._chain, height, pack_root, position)
 
     def _transactions(
         self, height: int, subjects: set[bytes], records: set[tuple[bytes, int]]
@@ -397,8 +396,14 @@ def last_height(pending: Sequence[Erasure]) -> int:
     return max(each.height for each in pending)
 
 
-def _places(frame: Frame, pack_root: bytes, position: int) -> list[tuple[int, int, int]]:
-    numbers: list[int] = [number for number, root in enumerate(frame.pack_roots) if root == pack_root]
-    return [(frame.height, number, position) for number in numbers]
+def places_of(chain: Chain, first: int, pack_root: bytes, position: int) -> list[tuple[int, int, int]]:
+    """(height, number of the pack, position) wherever the log has an item: a pack travels again with each re-wrap of
+    one of its records."""
+    again = chain.view("records", "again", {"pack": pack_root})
+    places = []
+    for height in dict.fromkeys((first, *(again if isinstance(again, tuple) else ()))):
+        roots = chain.segments.read(height).pack_roots
+        places += [(height, number, position) for number, root in enumerate(roots) if root == pack_root]
+    return places
 
 

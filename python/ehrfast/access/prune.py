@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from ehrfast.access.erase import RECORD, SUBJECT, RecordsCall
+from ehrfast.access.erase import RECORD, SUBJECT, RecordsCall, places_of
 from ehrfast.access.holds import Holds
 from ehrfast.chain.chain import Chain
 from ehrfast.errors import InvalidInputError, NotFoundError
@@ -210,12 +210,7 @@ class Pruning:
         return self._chain.segments.read(row.height).stored_pack(row.pack_root).item(row.position)
 
     def _places(self, row: RecordRow) -> list[tuple[int, int, int]]:
-        """Wherever the log has the item: with each re-wrap the pack travelled again."""
-        places = []
-        for height in (row.height, *row.rewraps):
-            roots = self._chain.segments.read(height).pack_roots
-            places += [(height, number, row.position) for number, root in enumerate(roots) if root == row.pack_root]
-        return places
+        return [] if row.pack_root is None else places_of(self._chain, row.height, row.pack_root, row.position)
 
     def _is_erased(self, row: RecordRow) -> bool:
         arguments = {"subject": row.subject, "custodian": row.custodian}

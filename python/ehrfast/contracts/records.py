@@ -30,6 +30,7 @@ HOLD_REASONS = ("litigation", "investigation", "regulator", "complaint", "safety
 HOLDS_MAX = 1024
 PLACES_MAX = 700
 REWRAPS_MAX = 255
+PACK_REWRAPS_MAX = 4096
 CLASSES_MAX = 64
 
 
@@ -374,6 +375,11 @@ def rewrap(ctx: Context, args: Rewrap) -> None:
     pack_root, wraps_root = ctx.attachments[args.attachment]
     if pack_root != held[5]:
         ctx.fail("records.pack_changed")
+    again: tuple[Value, ...] = ctx.get(("again", pack_root)) or ()
+    if len(again) >= PACK_REWRAPS_MAX:
+        ctx.fail("records.too_many_rewraps")
+    if ctx.height not in again:
+        ctx.put(("again", pack_root), again + (ctx.height,))  # noqa: RUF005
     rewraps = held[14] + (ctx.height,)
     ctx.put(
         (args.record, args.version),
@@ -558,6 +564,13 @@ def erasure(ctx: View, number: Natural) -> tuple[Value, ...] | None:
     """(kind, id of the record or subject, custodian, author, height, time ms, manifests), null when there is none."""
     noted: tuple[Value, ...] | None = ctx.get(("erasure", number))
     return noted
+
+
+@contract.view
+def again(ctx: View, pack: Digest) -> tuple[int, ...]:
+    """Heights of the blocks in which a pack travelled again, whichever of its records was re-wrapped."""
+    heights: tuple[int, ...] = ctx.get(("again", pack)) or ()
+    return heights
 
 
 @contract.view
