@@ -476,6 +476,20 @@ def test_what_is_erased_comes_back_from_no_archive(clinic: Clinic, tmp_path: Pat
     assert clinic.node.retrieve(archive).erased == 2
 
 
+def test_a_blob_goes_with_its_erasure(clinic: Clinic) -> None:
+    reference = f"DocumentReference/large-{GONE}"
+    large = {"resourceType": "DocumentReference", "id": f"large-{GONE}", "status": "current"}
+    with clinic.session() as session:
+        subject = {"reference": f"Patient/patient-{GONE}"}
+        session.create(large | {"description": "x" * 80_000, "subject": subject}).result(timeout=60)
+    assert clinic.read(reference)
+    assert len(list(clinic.node.blobs.list())) == 1
+    clinic.node.erase_record(reference)
+    assert list(clinic.node.blobs.list()) == []
+    checked = clinic.node.fsck()
+    assert checked.ok, checked.faults
+
+
 def test_items_outside_the_log_are_dropped_with_their_erasure(clinic: Clinic, tmp_path: Path) -> None:
     dropped: list[bytes] = []
     node = clinic.node
