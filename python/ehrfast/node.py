@@ -718,7 +718,8 @@ class Node:
         Args:
             chain: its name; the main chain by default.
         """
-        return (self.chain if chain is None else self.chain_named(chain)).fsck(progress)
+        checked = self.chain if chain is None else self.chain_named(chain)
+        return checked.fsck(progress, blob_fault=self.blobs.fault)
 
     def collect_blobs(
         self, *, remove: bool = True, progress: Callable[[int, int], None] | None = None
@@ -790,9 +791,17 @@ class Node:
             return FsckReport(0, 0, (Fault(_SETTINGS, 0, error.code, None),))
         lock = _lock_if_free(path)
         try:
+            blobs = open_blob_store(settings.blobs, path)
             keys, faults = _fsck_keys(path, settings)
             reports = [] if keys is None else [
-                _fsck_chain(path / _CHAINS / name, keys, settings.organisation, progress, alone=lock is not None)
+                _fsck_chain(
+                    path / _CHAINS / name,
+                    keys,
+                    settings.organisation,
+                    progress,
+                    alone=lock is not None,
+                    blob_fault=blobs.fault,
+                )
                 for name in _chain_names(path)
             ]
             if keys is not None:
@@ -1221,6 +1230,7 @@ def _fsck_chain(
     progress: Callable[[int, int], None] | None,
     *,
     alone: bool,
+    blob_fault: Callable[[bytes], str | None],
 ) -> FsckReport:
     try:
         genesis = open_genesis((folder / "genesis").read_bytes())
@@ -1230,7 +1240,15 @@ def _fsck_chain(
     state, faults = _open_for_fsck(folder, keys, genesis.chain_id) if alone else (None, [])
     try:
         key = verifier_key(genesis.chain_id, signer.public_key)
-        found = fsck(folder, keys=keys, key=key, state=state, custodian=custodian, progress=progress)
+        found = fsck(
+            folder,
+            keys=keys,
+            key=key,
+            state=state,
+            custodian=custodian,
+            blob_fault=blob_fault,
+            progress=progress,
+        )
         return replace(found, faults=(*found.faults, *faults))
     finally:
         if state is not None:

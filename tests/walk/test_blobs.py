@@ -90,7 +90,9 @@ def test_a_changed_and_a_missing_blob_are_named(node: Node, doctor: Identity) ->
             blob.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
             with pytest.raises(CorruptionError):
                 session.read("Coverage/c")
+            assert [fault.kind for fault in node.fsck().faults] == ["blob.damaged"]
         blob.unlink()
+        assert [fault.kind for fault in node.fsck().faults] == ["blob.missing"]
         with pytest.raises(CorruptionError) as error:
             session.read("Coverage/c")
         assert code_of(error) == "blob.missing"
@@ -236,5 +238,6 @@ def test_an_erased_record_takes_its_blob_along(node: Node, doctor: Identity) -> 
         assert len(blobs_of(node)) == 1
     node.erase_record("Coverage/c")
     assert blobs_of(node) == []
+    assert node.fsck().ok
     with node.session(doctor, purpose="TREAT") as session, pytest.raises(NotFoundError):
         session.read("Coverage/c")

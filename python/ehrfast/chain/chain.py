@@ -576,7 +576,12 @@ class Chain:
         """The key this node signs checkpoints with."""
         return self._signer.public_key
 
-    def fsck(self, progress: Callable[[int, int], None] | None = None) -> FsckReport:
+    def fsck(
+        self,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        blob_fault: Callable[[bytes], str | None] | None = None,
+    ) -> FsckReport:
         """Derives everything again from the bytes on disk, up to the newest published block; see `chain.fsck`."""
         with self._state_lock:
             return fsck(
@@ -585,6 +590,7 @@ class Chain:
                 key=verifier_key(self.chain_id, self._signer.public_key),
                 state=None if self._engine is None else self._state,
                 max_height=self._published.height,
+                blob_fault=blob_fault,
                 progress=progress,
             )
 

@@ -22,6 +22,8 @@ from ehrfast._core import (
     Trie,
     admit_transactions,
     blake3_digest,
+    cbor_decode,
+    state_path,
     transaction_leaf,
 )
 from ehrfast._core import Fault as FrameFault
@@ -110,6 +112,7 @@ def fsck(
     state: StateDb | None = None,
     custodian: bytes | None = None,
     max_height: int | None = None,
+    blob_fault: Callable[[bytes], str | None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FsckReport:
     """Checks one chain.
@@ -121,9 +124,11 @@ def fsck(
         state: its state database, when nobody else has it open.
         custodian: the organisation whose keys must all be in the key store, by default none's.
         max_height: the last block to look at; a writer may be appending beyond it.
+        blob_fault: tells what is wrong with the blob of a digest, or None; without it blobs are not looked at.
         progress: called with (bytes read, bytes there) after each block.
     """
     checker = _Checker(folder, key, keys, custodian)
+    checker.blob_fault = blob_fault
     genesis = checker.genesis()
     if genesis is not None:
         total = sum(file.stat().st_size for file in (folder / "log").iterdir())
@@ -139,8 +144,14 @@ def fsck(
     return FsckReport(checker.blocks, checker.transactions, tuple(checker.faults), checker.erased)
 
 
+_BLOB = 1
+_WENT = 2 | 4
+
+
 class _Checker:
     def __init__(self, folder: Path, key: str, keys: KeyStore, custodian: bytes | None) -> None:
+        self.blob_fault: Callable[[bytes], str | None] | None = None
+        self._blobs: dict[bytes, tuple[bytes, str, int, int]] = {}
         self._folder = folder
         self._key = key
         self._custodian = custodian
@@ -192,6 +203,10 @@ class _Checker:
         self.faults += [Fault(file, offset, kind, found.height) for kind in kinds]
 
     def finish(self, state: StateDb | None, *, bounded: bool) -> None:
+        for digest, file, offset, height in self._blobs.values():
+            kind = None if self.blob_fault is None else self.blob_fault(digest)
+            if kind is not None:
+                self.faults.append(Fault(file, offset, kind, height))
         for kind, identifier, height in self._missing:
             subject = identifier if kind == SUBJECT_KIND else self._subject_of.get(identifier)
             if subject not in self._forgotten:
@@ -308,7 +323,32 @@ class _Checker:
         self._trie = self._trie.update(frame.write_set)
         return () if self._trie.root == head_of(frame).state_root else ("state.wrong_root",)
 
+    def _went(self, frame: Frame) -> None:
+        for path, stored in frame.write_set.items() if self._blobs else ():
+            if path in self._blobs and stored is not None:
+                row = cbor_decode(stored[16:])
+                if isinstance(row, tuple) and isinstance(row[10], int) and row[10] & _WENT:
+                    del self._blobs[path]
+        for path, _ in frame.write_set.erased:
+            self._blobs.pop(path, None)
+
     def _packs(self, frame: Frame) -> Sequence[str]:
         """Counts what is gone. The scan has held what is left, digests included, against the roots."""
         self.erased += Erased(*frame.erased)
+        self._went(frame)
+        if frame.erased[2]:
+            self._find_blobs(frame)
         return ()
+
+    def _find_blobs(self, frame: Frame) -> None:
+        """Remembers the items that lie outside, until a later write says that they went."""
+        for transaction in frame.decoded_transactions():
+            if transaction is None or (transaction.contract, transaction.method) != ("records", "put"):
+                continue
+            for row in transaction.args.get(1, ()):  # type: ignore[attr-defined]
+                if row[8] != _BLOB:
+                    continue
+                stored = frame.stored_pack(transaction.attachments[row[6]][0])
+                if stored.wraps(row[7]) is not None:
+                    path = state_path("records", (row[0], row[1]))
+                    self._blobs[path] = (stored.item_digest(row[7]), *self._last, frame.height)

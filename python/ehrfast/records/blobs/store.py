@@ -19,6 +19,7 @@ from ehrfast.errors import CorruptionError, InvalidInputError
 
 DIGEST_BYTES: Final = 32
 _USE: Final = "pack-item"
+WHOLE_CHECK_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,21 @@ class BlobStore(ABC):
         if keyed_digest(_USE, data) != digest:
             raise CorruptionError("blob.damaged", {"blob": digest.hex()})
         return data
+
+    def fault(self, digest: bytes) -> str | None:
+        """What is wrong with a blob: ``blob.missing``, ``blob.damaged``, or nothing.
+
+        One above 64 MiB is only looked for; its pieces are checked as they are read.
+        """
+        size = self.size(digest)
+        if size is None:
+            return "blob.missing"
+        if size <= WHOLE_CHECK_BYTES:
+            try:
+                self.get(digest)
+            except CorruptionError as error:
+                return error.code
+        return None
 
     def close(self) -> None:
         """Lets go of connections and threads."""
