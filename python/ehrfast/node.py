@@ -830,19 +830,17 @@ class Node:
         self,
         target: str | os.PathLike[str],
         *,
-        endpoint: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> BackupReport:
         """Backs this node up at its last durable height, without stopping it; see `backup_folder`."""
         self._require_usable()
-        return Node.backup_folder(self.folder, target, endpoint=endpoint, progress=progress)
+        return Node.backup_folder(self.folder, target, progress=progress)
 
     @staticmethod
     def backup_folder(
         folder: str | os.PathLike[str],
         target: str | os.PathLike[str],
         *,
-        endpoint: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> BackupReport:
         """Backs a node up, beside a running one too: all chains at one moment, their keys, the blobs of the folder.
@@ -851,8 +849,7 @@ class Node:
         ``ehrfast keys export``, can restore it; whoever has the target alone reads nothing.
 
         Args:
-            target: a folder on another disk, or ``s3://bucket/prefix``.
-            endpoint: of an S3-compatible server; by default what the environment names.
+            target: a folder on another disk.
             progress: called with (bytes done, bytes of the block logs and blobs).
 
         Raises:
@@ -865,7 +862,7 @@ class Node:
             settings = frozen.settings
             keys = KeyStore.open(str(path / "keys"), read_root_key(settings.root_key, path), read_only=True)
             try:
-                opened = open_target(os.fspath(target), backup_root_key(keys), create=True, endpoint=endpoint)
+                opened = open_target(os.fspath(target), backup_root_key(keys), create=True)
                 try:
                     source = Source(
                         settings=(path / _SETTINGS).read_bytes(),
@@ -905,7 +902,7 @@ class Node:
             keys.close()
 
     def list_erasures(
-        self, target: str | os.PathLike[str], erasures: Sequence[ListedErasure], *, endpoint: str | None = None
+        self, target: str | os.PathLike[str], erasures: Sequence[ListedErasure]
     ) -> int:
         """Appends erasures to a target's erased list, signed, so that no restore brings back what they name.
 
@@ -913,7 +910,7 @@ class Node:
             Unix ms until which the keys of the backups made before can still open it, 0 when there are none.
         """
         self._require_usable()
-        opened = open_target(os.fspath(target), backup_root_key(self._keys), create=True, endpoint=endpoint)
+        opened = open_target(os.fspath(target), backup_root_key(self._keys), create=True)
         try:
             append_erasures(opened, erasures, _checkpoint_key(self._keys))
             keys = opened.keys()
@@ -933,7 +930,6 @@ class Node:
         witnesses: Iterable[WitnessAddress] = (),
         checkpoint: bytes | None = None,
         root_key: RootKeySource | None = None,
-        endpoint: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> RestoreReport:
         """Makes a node out of a backup, in a new or empty folder, and asks the witnesses whether it is the newest.
@@ -958,7 +954,7 @@ class Node:
             ConflictError: ``node.exists``, ``checkpoint.not_the_head``.
         """
         path = Path(folder)
-        opened = open_target(os.fspath(target), backup_root, create=False, endpoint=endpoint)
+        opened = open_target(os.fspath(target), backup_root, create=False)
         try:
             plan = plan_restore(opened, max_height=max_height, vkey=vkey)
             path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -147,13 +147,15 @@ class FolderTarget:
             self._lock = None
 
 
-def open_target(address: str, root_key: bytes, *, create: bool, endpoint: str | None = None) -> BackupTarget:
-    """The target at an address: a folder, or ``s3://bucket/prefix``.
+def open_target(address: str, root_key: bytes, *, create: bool) -> BackupTarget:
+    """The target at an address: a folder.
 
     Args:
         root_key: the backup root key.
         create: for writing; a new target is made where there is none.
-        endpoint: of an S3-compatible server; by default what the environment names.
+
+    Raises:
+        InvalidInputError: ``backup.unknown_target``: an address of another kind.
     """
     if "://" in address:
         raise InvalidInputError("backup.unknown_target", {"target": address})

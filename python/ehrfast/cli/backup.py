@@ -19,10 +19,7 @@ from ehrfast.errors import InvalidInputError, NotFoundError
 if TYPE_CHECKING:
     from ehrfast.model.ask_witness import WitnessAddress
 
-Target = Annotated[str, typer.Argument(metavar="TARGET", help="A folder on another disk, or s3://bucket/prefix.")]
-Endpoint = Annotated[
-    str | None, typer.Option("--endpoint", metavar="URL", help="Of an S3-compatible server, for s3:// targets.")
-]
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="A folder on another disk.")]
 KeyFile = Annotated[
     Path | None, typer.Option("--key", metavar="FILE", help="As 'ehrfast keys export' sealed it under a passphrase.")
 ]
@@ -50,7 +47,7 @@ class BackupGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def make(node: NodeFolder, target: Target, endpoint: Endpoint = None, as_json: Json = False) -> None:
+def make(node: NodeFolder, target: Target, as_json: Json = False) -> None:
     """Back a node up, beside a running one too: 'ehrfast backup NODE TARGET'.
 
     Everything is sealed; what the target holds already is not copied again. To restore, the key is needed that
@@ -62,7 +59,7 @@ def make(node: NodeFolder, target: Target, endpoint: Endpoint = None, as_json: J
     from ehrfast.node import Node
 
     with progress("backing up bytes") as bar:
-        report = Node.backup_folder(node, target, endpoint=endpoint, progress=bar)
+        report = Node.backup_folder(node, target, progress=bar)
     value = {"target": target, **asdict(report)}
     value["expires"] = _utc(value.pop("expires_ms"))
     answer(value, as_json)
@@ -73,7 +70,6 @@ def prune(
     node: Annotated[Path | None, typer.Option("--node", metavar="NODE", help="Take the key from this node.")] = None,
     key: KeyFile = None,
     share: Shares = None,
-    endpoint: Endpoint = None,
     as_json: Json = False,
 ) -> None:
     """Destroy the keys of backups past their retention, and delete what only they needed.
@@ -87,7 +83,7 @@ def prune(
     from ehrfast.backup.prune import prune_backups
     from ehrfast.backup.target import open_target
 
-    opened = open_target(target, _key_of(node, key, share), create=True, endpoint=endpoint)
+    opened = open_target(target, _key_of(node, key, share), create=True)
     try:
         report = prune_backups(opened, time.time_ns() // 1_000_000)
     finally:
@@ -125,7 +121,6 @@ def restore(
     height: Annotated[
         int | None, typer.Option("--height", metavar="HEIGHT", help="The newest backup of at most that height.")
     ] = None,
-    endpoint: Endpoint = None,
     as_json: Json = False,
 ) -> None:
     """Make a node out of a backup, in a new folder under a root key of its own.
@@ -151,7 +146,6 @@ def restore(
             vkey=vkey,
             witnesses=_addresses(witness),
             checkpoint=None if checkpoint is None else checkpoint.read_bytes(),
-            endpoint=endpoint,
             progress=bar,
         )
     value = {"node": str(node), **asdict(report)}
