@@ -50,7 +50,7 @@ class Step:
 
 def steps(names: Sequence[str]) -> Iterator[Step]:
     """Ours and the rivals' steps of the rows, the Go rival before ours: its root is compared."""
-    for name in names:
+    for name in dict.fromkeys(ROWS[name].within or name for name in names):
         row = ROWS[name]
         for threads in row.threads or (None,):
             tools = (("go", row.go), ("rust", bool(row.rust)), ("python", bool(row.python)))
@@ -118,7 +118,7 @@ def _python(step: Step, row: Row) -> list[Json]:
     )  # fmt: skip
     taken: Json = json.loads(target.read_text(encoding="utf-8"))
     figures = [figure for bench in taken["benchmarks"] for figure in _of_pytest(bench)]
-    return [figure for figure in figures if figure["row"] == step.row]
+    return [figure for figure in figures if step.row in (figure["row"], ROWS[figure["row"]].within)]
 
 
 def _tests(row: str) -> str:

@@ -20,6 +20,7 @@ class Row:
         rust_params: what stands beside criterion's figures.
         go: whether the rival in Go has it.
         threads: runs with so many threads on both sides; empty for one run as the process is.
+        within: the row whose measurement gives this one too.
     """
 
     about: str
@@ -28,6 +29,7 @@ class Row:
     rust_params: str = ""
     go: bool = False
     threads: tuple[int, ...] = ()
+    within: str = ""
 
 
 ROWS: Final = {
@@ -106,6 +108,14 @@ ROWS: Final = {
         "ids), for a resource by its sealed payload.",
         python="test_bytes_on_disk.py",
     ),
+    "backup": Row(
+        "a closed node backed up into an empty folder: log, keys and snapshot sealed, all of it synced.",
+        python="test_backup.py",
+    ),
+    "restore": Row(
+        "a node out of that backup: every part checked by its digest, every root derived again.",
+        within="backup",
+    ),
     "synthetic": Row("generated patients; the floor writes trees already made.", python="test_synthetic.py"),
 }
 
@@ -173,6 +183,7 @@ BARS: Final = (
     _value("read_record", "16 readers", 8_000),
     _most("open_node", "1,000,000 keys", 2),
     _most("open_node", "1,000,000 keys, memory", 200),
+    _most("restore", "1,000,000 transactions", 60),
     _most("bytes_on_disk", "a small transaction, beyond its signed bytes", 450),
     _most("bytes_on_disk", "by sealed payload of a resource", 1.15),
 )

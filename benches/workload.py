@@ -45,6 +45,7 @@ CONTRACT = "tests.contracts_toy.counter"
 READERS = 16
 EPOCHS_EACH = 700
 EPOCHS_AT_ONCE = 64
+POSTED_AT_ONCE = 16_384
 
 
 def seeded_key(name: str, number: int) -> SigningKey:
@@ -226,6 +227,22 @@ def node_with_keys(folder: Path, keys: int) -> None:
                 submissions.append(Submission(call))
                 left -= count
             chain.submit_many(submissions).results(timeout=600)
+
+
+def node_with_transactions(folder: Path, transactions: int) -> None:
+    """A closed node whose log holds so many small transactions beside its own: each posts one class key."""
+    draw = Random(transactions)
+    with Node.create(folder, organisation="Bench") as node:
+        chain = node.chain
+        gateway = node.signing_keys.get(node.settings.gateway).key
+        for start in range(0, transactions, POSTED_AT_ONCE):
+            count = min(POSTED_AT_ONCE, transactions - start)
+            rows = [(draw.randbytes(16), "observation", draw.randbytes(16), draw.randbytes(32)) for _ in range(count)]
+            signed = sign_transactions(
+                gateway, chain.chain_id, "records", "post_epochs", [{1: (row,)} for row in rows], lane=ROUTINE,
+                expires=wall_ms() + EXPIRES_AFTER_MS,
+            )  # fmt: skip
+            chain.submit_many([Submission(one) for one in signed]).results(timeout=600)
 
 
 def bytes_below(folder: Path) -> int:
