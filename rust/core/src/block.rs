@@ -12,10 +12,10 @@ use crate::state::WriteSet;
 use crate::transaction::Transaction;
 
 /// First byte of the leaf of a genesis, a transaction, a block, a timer.
-const GENESIS_LEAF: u8 = 0;
-const TRANSACTION_LEAF: u8 = 1;
-const BLOCK_LEAF: u8 = 2;
-const TIMER_LEAF: u8 = 3;
+pub(crate) const GENESIS_LEAF: u8 = 0;
+pub(crate) const TRANSACTION_LEAF: u8 = 1;
+pub(crate) const BLOCK_LEAF: u8 = 2;
+pub(crate) const TIMER_LEAF: u8 = 3;
 /// Longest block leaf: every number at its largest.
 pub const MAX_LEAF_BYTES: usize = 256;
 /// Longest chain name: with a hyphen and 32 hex digits it fills CometBFT's 50 characters.
@@ -162,7 +162,7 @@ impl BlockLeaf {
 }
 
 /// The hex digits of a well-formed chain id: a name of `a-z0-9-`, a hyphen, 32 of them.
-fn chain_id_hash(chain_id: &str) -> Option<&str> {
+pub(crate) fn chain_id_hash(chain_id: &str) -> Option<&str> {
     let (name, hash) = chain_id.rsplit_once('-')?;
     let named = (1..=MAX_CHAIN_NAME_BYTES).contains(&name.len())
         && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));

@@ -13,6 +13,7 @@ mod fhir_types;
 pub mod merkle;
 pub mod pieces;
 pub mod pool;
+pub mod shard;
 pub mod signature;
 #[allow(unsafe_code)]
 pub mod simd;

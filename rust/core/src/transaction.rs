@@ -217,13 +217,13 @@ pub fn decode(received: &[u8]) -> Result<Transaction, TransactionError> {
 }
 
 /// A transaction and what its signature must be checked against.
-struct Unverified {
-    transaction: Transaction,
-    signed: Vec<u8>,
-    signature: Signature,
+pub(crate) struct Unverified {
+    pub transaction: Transaction,
+    pub signed: Vec<u8>,
+    pub signature: Signature,
 }
 
-fn decode_within(received: &[u8], max_bytes: usize) -> Result<Unverified, TransactionError> {
+pub(crate) fn decode_within(received: &[u8], max_bytes: usize) -> Result<Unverified, TransactionError> {
     check_size(received.len(), max_bytes)?;
     let message = Sign1::decode(received, max_bytes)?;
     let mut reader = Reader::new(message.payload, max_bytes)?;

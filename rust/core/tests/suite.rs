@@ -8,6 +8,7 @@ mod cose;
 mod log;
 mod pinned;
 mod snapshot;
+mod shard;
 mod store;
 mod transaction;
 mod trie;

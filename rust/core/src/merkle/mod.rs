@@ -1,5 +1,7 @@
 //! The two trees: the RFC 6962 log of everything that happened, and the state trie of what is true now.
+pub mod frontier;
 pub mod log;
+pub mod partial;
 pub mod trie;
 pub mod trie_proof;
 pub mod trie_range;
