@@ -867,6 +867,26 @@ class ClassKey:
     def public_key(self) -> bytes:
         """32 bytes, X25519; posted with the epoch, for those who may write but not read."""
 
+    def grant(
+        self, recipient_public_key: bytes, *, origin: str, recipient: bytes, suite: str = "x25519"
+    ) -> bytes:
+        """Seals the class seed to a key that the recipient made for this subject.
+
+        Args:
+            recipient_public_key: of the recipient's ``GrantKey``; 32 bytes, or 1,216 for ``xwing``.
+            origin: id of the chain on which access was given.
+            recipient: 16 bytes, the id of who receives it.
+            suite: ``x25519``, or ``xwing`` where the module was built with it.
+
+        Returns:
+            About 190 bytes (1,280 for ``xwing``), to travel as an item of a pack.
+
+        Raises:
+            InvalidInputError: ``grant.public_key``, ``grant.suite``, ``grant.origin``, ``grant.recipient_length``.
+
+        Source: RFC 9180; docs/formats.md, "Grants".
+        """
+
 @final
 class ClassPublicKey:
     """The public half of a class key: records can be sealed for it, not opened with it."""
@@ -1150,6 +1170,187 @@ def wrap_kids(wraps: Buffer) -> list[tuple[bytes, bytes, str, bytes]]:
 
     Raises:
         InvalidInputError: ``envelope.malformed``.
+    """
+
+# ── grant ─
+@final
+class GrantKey:
+    """The key that a recipient makes for the grants about one subject; destroying it destroys them."""
+
+    @staticmethod
+    def generate(suite: str = "x25519") -> GrantKey:
+        """A fresh key.
+
+        Raises:
+            InvalidInputError: ``grant.suite``, for ``xwing`` too where it is not built in.
+        """
+
+    @staticmethod
+    def from_seed(seed: bytes, suite: str = "x25519") -> GrantKey:
+        """The same key from what a key store kept.
+
+        Raises:
+            InvalidInputError: ``key.wrong_length``, ``grant.suite``.
+        """
+
+    @property
+    def suite(self) -> str:
+        """``x25519`` or ``xwing``."""
+
+    @property
+    def seed(self) -> bytes:
+        """32 bytes, the private key: for a key store, and nowhere else."""
+
+    @property
+    def public_key(self) -> bytes:
+        """What is posted."""
+
+def open_grant(
+    grant: Buffer, key: GrantKey, posted: ClassPublicKey, *, origin: str, recipient: bytes
+) -> ClassKey:
+    """Opens a grant to the class key that the chain says of the epoch, and to no other.
+
+    Args:
+        grant: what ``ClassKey.grant`` gave.
+        key: the recipient's.
+        posted: the public half of the class key, as posted with its epoch.
+        origin: id of the chain on which access was given.
+        recipient: 16 bytes, as it was granted to.
+
+    Raises:
+        InvalidInputError: ``grant.malformed``, ``grant.suite``, ``grant.origin``.
+        VerificationError: ``grant.other_subject``, ``grant.other_custodian``, ``grant.other_class``,
+            ``grant.other_epoch``; ``grant.cannot_open`` (another recipient, key or chain, or changed bytes);
+            ``grant.other_seed`` (a seed that is not the one behind ``posted``).
+
+    Source: RFC 9180; docs/formats.md, "Grants".
+    """
+
+# ── shard ─
+def shard_of(subject: bytes, shard_count: int) -> int:
+    """The shard of a subject: 0 .. shard_count - 1, evenly dealt.
+
+    With more shards a subject moves to one of the new ones or not at all.
+
+    Args:
+        subject: 16 bytes, random.
+        shard_count: 1 .. 65,536.
+
+    Raises:
+        InvalidInputError: ``shard.count``, ``envelope.subject_length``.
+
+    Source: docs/formats.md, "Shards".
+    """
+
+def prove_block(block: Block, before: Trie) -> bytes:
+    """A block with the part of the state before it that its writes touch: all that a validator needs.
+
+    Args:
+        before: the trie over which the block was assembled.
+
+    Raises:
+        InvalidInputError: ``shard.other_state``, ``shard.no_change``: it was assembled over another trie.
+
+    Source: docs/formats.md, "Shards".
+    """
+
+@final
+class ShardTip:
+    """Where a chain stands between two blocks, in a few hundred bytes."""
+
+    def __new__(
+        cls,
+        chain_id: str,
+        *,
+        next_height: int,
+        time_ms: int,
+        tree_size: int,
+        frontier: Sequence[bytes],
+        state_root: bytes,
+    ) -> ShardTip:
+        """
+        Args:
+            next_height: height of the block that comes next.
+            time_ms: time of the block before it; 0 before the first.
+            tree_size: leaves in the log.
+            frontier: as ``Log.frontier`` gives it.
+            state_root: 32 bytes.
+
+        Raises:
+            InvalidInputError: ``frontier.wrong_length``, ``digest.wrong_length``.
+        """
+
+    @staticmethod
+    def genesis(chain_id: str) -> ShardTip:
+        """Before block 0."""
+
+    @staticmethod
+    def after(block: Block, log: Log) -> ShardTip:
+        """After a block that the log holds.
+
+        Raises:
+            InvalidInputError: ``log.size_beyond_log``.
+        """
+
+    @property
+    def chain_id(self) -> str:
+        """The chain."""
+
+    @property
+    def next_height(self) -> int:
+        """Height of the block that comes next."""
+
+    @property
+    def time_ms(self) -> int:
+        """Time of the block before."""
+
+    @property
+    def tree_size(self) -> int:
+        """Leaves in the log."""
+
+    @property
+    def frontier(self) -> tuple[bytes, ...]:
+        """Roots of the log's complete subtrees, the largest first."""
+
+    @property
+    def log_root(self) -> bytes:
+        """32 bytes: what a checkpoint of this size has."""
+
+    @property
+    def state_root(self) -> bytes:
+        """32 bytes."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class ShardFault:
+    """The first thing wrong with a shard block."""
+
+    @property
+    def code(self) -> str:
+        """Stable, ``shard.…``; docs/formats.md, "Shards", lists them in the order of the checks."""
+
+    @property
+    def position(self) -> int | None:
+        """The section, entry or write concerned, 0-based, where there is one."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+def validate_shards(claims: Sequence[tuple[ShardTip, Buffer, bytes | None]]) -> list[ShardTip | ShardFault]:
+    """Validates the next blocks of many chains, in parallel, without their states and with the GIL released.
+
+    Args:
+        claims: for each shard where it stood, what ``prove_block`` gave, and the log root after it, or None where no
+            checkpoint names one.
+
+    Returns:
+        For each, in order, where it stands now, or the first fault. What needs the state (may this key do this) or the
+        past (was it seen in the last hour) is not judged.
+
+    Raises:
+        InvalidInputError: ``digest.wrong_length``, ``input.not_a_buffer``; nothing about a block raises.
+
+    Source: docs/formats.md, "Shards".
     """
 
 # ── bundle ─

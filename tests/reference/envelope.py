@@ -54,10 +54,11 @@ class Hpke:
 
     aead: int
     key_bytes: int
+    kem: int = 0x20
 
     def suite_id(self) -> bytes:
         """Section 5.1."""
-        return b"HPKE" + (0x20).to_bytes(2) + (1).to_bytes(2) + self.aead.to_bytes(2)
+        return b"HPKE" + self.kem.to_bytes(2) + (1).to_bytes(2) + self.aead.to_bytes(2)
 
     def key_and_nonce(self, shared_secret: bytes, info: bytes) -> tuple[bytes, bytes]:
         """KeySchedule of section 5.1 in base mode."""

@@ -63,7 +63,7 @@ const RUN: usize = 64;
 const IN_FLIGHT: usize = 8;
 
 type Kem = X25519HkdfSha256;
-type Key = Zeroizing<[u8; 32]>;
+pub(crate) type Key = Zeroizing<[u8; 32]>;
 
 /// Why sealing or opening is refused. Positions are 0-based within the call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -211,6 +211,7 @@ fn check_class(class: &str) -> Result<(), EnvelopeError> {
 pub struct ClassKey {
     id: ClassId,
     kid: Vec<u8>,
+    seed: Key,
     wrap: Aes256,
     seal_to: Key,
     public_key: OnceLock<[u8; 32]>,
@@ -238,7 +239,7 @@ impl ClassKey {
         let wrap_key = Zeroizing::new(digest::derive(Use::Wrap, seed, EMPTY_INFO));
         let seal_to = Zeroizing::new(digest::derive(Use::SealTo, seed, EMPTY_INFO));
         let wrap = Aes256::new(&(*wrap_key).into());
-        Ok(ClassKey { id, kid, wrap, seal_to, public_key: OnceLock::new() })
+        Ok(ClassKey { id, kid, seed: Zeroizing::new(*seed), wrap, seal_to, public_key: OnceLock::new() })
     }
 
     /// What the key is for.
@@ -249,6 +250,11 @@ impl ClassKey {
     /// Its kid.
     pub fn kid(&self) -> &[u8] {
         &self.kid
+    }
+
+    /// What a grant hands over.
+    pub(crate) fn seed(&self) -> &Key {
+        &self.seed
     }
 
     /// X25519; computed when first asked for.
@@ -411,7 +417,7 @@ fn enc_structure(context: &[u8], protected: &[u8], external_aad: &[u8]) -> Vec<u
     writer.into_bytes()
 }
 
-fn item_aad(protected: &[u8], external_aad: &[u8]) -> Vec<u8> {
+pub(crate) fn item_aad(protected: &[u8], external_aad: &[u8]) -> Vec<u8> {
     enc_structure(b"\x68Encrypt0", protected, external_aad)
 }
 
@@ -777,10 +783,10 @@ fn wrap_run<'a>(drafts: &'a [Draft], content_keys: &[[u8; 32]]) -> Vec<Vec<Wrapp
 
 /// Random bytes for one encapsulation, from a seed of the operating system, so that a failure to draw it is an error
 /// and not a panic inside the library that asks.
-struct Ephemeral(blake3::OutputReader);
+pub(crate) struct Ephemeral(blake3::OutputReader);
 
 impl Ephemeral {
-    fn draw() -> Result<Self, EnvelopeError> {
+    pub(crate) fn draw() -> Result<Self, EnvelopeError> {
         let seed: Key = Zeroizing::new(digest::random_array().map_err(|_| EnvelopeError::NoRandomness)?);
         Ok(Ephemeral(blake3::Hasher::new_keyed(&seed).finalize_xof()))
     }
@@ -1301,6 +1307,7 @@ mod tests {
         wiped_type::<Aes256>();
         assert_eq!(size_of::<KwAes256>(), size_of::<Aes256>());
         wiped(&key.seal_to);
+        wiped(&key.seed);
         wiped(&derive_from(&[1; 32]).opening_key);
         let opened = Opened { content: Zeroizing::new(vec![1]), opening_key: Zeroizing::new([1; 32]) };
         wiped(&opened.content);

@@ -10,6 +10,7 @@ pub mod cose;
 pub mod digest;
 pub mod envelope;
 mod fhir_types;
+pub mod grant;
 pub mod merkle;
 pub mod pieces;
 pub mod pool;

@@ -149,7 +149,7 @@ pub enum FaultKind {
     /// One of its sections is not the encoding of one; the position is its number.
     #[error("a section is malformed")]
     Section,
-    /// Paths out of order, or a value of impossible length, at that write.
+    /// Paths out of order, a value of impossible length, or an erased one, at that write.
     #[error("the write set is malformed")]
     WriteSet,
     /// The last leaf is no block leaf.
@@ -334,6 +334,10 @@ impl<'a> Parsed<'a> {
             WriteSetError::Encoding(_) => at(FaultKind::Section, 3),
             WriteSetError::Order(write) | WriteSetError::ValueLength(write) => at(FaultKind::WriteSet, write),
         })?;
+        if let Some((path, _)) = write_set.erased.first() {
+            // The next block of a chain is whole; only a stored one may have lost what was written.
+            return Err(at(FaultKind::WriteSet, write_set.writes.partition_point(|(before, _)| before < path)));
+        }
         let (last, entries) = leaves.split_last().ok_or(FaultKind::BlockLeaf)?;
         let head = BlockLeaf::decode(last).map_err(|_| FaultKind::BlockLeaf)?;
         hold(head.leaf_count == entries.len() as u64, FaultKind::LeafCount)?;

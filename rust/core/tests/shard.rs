@@ -46,7 +46,7 @@ fn writes(puts: &[(u64, u64)], deletions: &[u64]) -> WriteSet {
         puts.iter().map(|(number, version)| (path(*number), Some(stored(*number, *version)))).collect();
     writes.extend(deletions.iter().map(|number| (path(*number), None)));
     writes.sort_unstable_by_key(|write| write.0);
-    WriteSet { writes }
+    WriteSet::of(writes)
 }
 
 fn receipt(id: &Digest, height: u64, index: u64) -> Vec<u8> {
@@ -362,6 +362,10 @@ fn each_fault_has_its_name_and_its_place() {
     let mut shuffled = parts.clone();
     shuffled.write_set.writes.swap(2, 3);
     assert_eq!(refused(&tip, &shuffled.encode()), (K::WriteSet, Some(3)));
+    let mut erased = parts.clone();
+    let gone = erased.write_set.writes.iter().rposition(|write| write.1.is_some()).unwrap();
+    erased.write_set.erase(&parts.write_set.writes[gone].0);
+    assert_eq!(refused(&tip, &erased.encode()), (K::WriteSet, Some(gone)));
     let mut unchanged = parts.clone();
     unchanged.write_set.writes.iter_mut().filter(|write| write.0 == path(1)).for_each(|write| {
         write.1 = Some(stored(1, 0));
@@ -454,9 +458,9 @@ proptest! {
         }
         // A block never deletes what is not there.
         set.retain(|path, stored| stored.is_some() || state.contains_key(path));
-        let full = WriteSet { writes: state.into_iter().map(|(path, stored)| (path, Some(stored))).collect() };
+        let full = WriteSet::of(state.into_iter().map(|(path, stored)| (path, Some(stored))).collect());
         let trie = Trie::new().update(&full).unwrap();
-        let set = WriteSet { writes: set.into_iter().collect() };
+        let set = WriteSet::of(set.into_iter().collect());
         let partial = PartialTrie::of(&trie, &set).unwrap();
         prop_assert_eq!(partial.root(), trie.root());
         let encoded = partial.encode();

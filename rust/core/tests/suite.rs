@@ -5,6 +5,7 @@ mod block;
 mod bundle;
 mod cbor;
 mod cose;
+mod grant;
 mod log;
 mod pinned;
 mod snapshot;

@@ -169,6 +169,19 @@ impl ClassKey {
         PyBytes::new(py, &py.detach(|| self.inner.public_key()))
     }
 
+    #[pyo3(signature = (recipient_public_key, *, origin, recipient, suite = "x25519"))]
+    fn grant<'py>(
+        &self,
+        py: Python<'py>,
+        recipient_public_key: &[u8],
+        origin: &str,
+        recipient: &[u8],
+        suite: &str,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let sealed = crate::grant::seal(py, &self.inner, recipient_public_key, origin, recipient, suite)?;
+        Ok(PyBytes::new(py, &sealed))
+    }
+
     fn __repr__(&self) -> String {
         id_repr("ClassKey", self.inner.id())
     }
