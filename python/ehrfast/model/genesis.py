@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 from ehrfast._core import SigningKey, blake3_digest, cbor_decode, cbor_encode, cose_sign, cose_verify
 from ehrfast.errors import InvalidInputError, VerificationError
@@ -97,7 +98,7 @@ class Genesis:
             InvalidInputError: ``genesis.malformed``.
         """
         value = cbor_decode(data, MAX_GENESIS_BYTES)
-        if not (isinstance(value, tuple) and len(value) == 10 and value[0] == 1):
+        if not (isinstance(value, tuple) and len(value) == 10 and value[0] == 1 and _is_shaped(*value[1:])):
             raise InvalidInputError("genesis.malformed")
         _, name, time_ms, engine, organisations, governors, contracts, minor, parameters, parent = value
         members = tuple(Organisation(*row) for row in organisations)
@@ -105,6 +106,38 @@ class Genesis:
         if genesis.encode() != data:
             raise InvalidInputError("genesis.malformed")
         return genesis
+
+
+def _is_shaped(
+    name: object,
+    time_ms: object,
+    engine: object,
+    organisations: object,
+    governors: object,
+    contract_set_hash: object,
+    python_minor: object,
+    parameters: object,
+    parent: object,
+) -> bool:
+    """Whether each field is what its name says."""
+    return (
+        _are((name, time_ms, engine, contract_set_hash, python_minor), str, int, str, bytes, int)
+        and isinstance(organisations, tuple)
+        and all(_are(row, bytes, tuple, int) for row in organisations)
+        and all(_are(admin, bytes, bytes) for row in organisations for admin in row[1])
+        and _are(governors, tuple, int)
+        and all(isinstance(key, bytes) for key in governors[0])
+        and isinstance(parameters, tuple)
+        and all(_are(parameter, str, int) for parameter in parameters)
+        and (parent is None or _are(parent, str, int, bytes))
+    )
+
+
+def _are(row: object, *types: type) -> TypeGuard[tuple[Any, ...]]:
+    """Whether a row has exactly these types; true and false are no numbers."""
+    if not (isinstance(row, tuple) and len(row) == len(types)):
+        return False
+    return all(type(field) is wanted for field, wanted in zip(row, types, strict=True))
 
 
 def chain_id_of(genesis: bytes) -> str:

@@ -31,6 +31,7 @@ from ehrfast.model.tlog_proof import TlogProof
 MAX_EVIDENCE_BYTES = 1 << 20
 BLIND_BYTES = 16
 _EXTRA_VERSION = 1
+_LAST_TIME_MS = 253_402_300_799_999  # the year 9999, which is as far as a datetime goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,7 @@ def verify(
     if content is not None:
         if opening_key is None:
             raise VerificationError("evidence.not_disclosed")
-        if record.commitment is None:
+        if not isinstance(record.commitment, bytes):
             raise VerificationError("evidence.deleted")
         verify_opening(content, opening_key, record.commitment)
     return Checked(
@@ -249,10 +250,14 @@ def _record_row(rows: Sequence[StateRow]) -> tuple[bytes, int, RecordRow]:
 
 def _author_custody(rows: Sequence[StateRow], author: object) -> Literal["self", "custodial"]:
     for row in rows:
-        if row.contract == "identity" and row.key == ("identity", author) and isinstance(row.value, tuple):
-            return "custodial" if row.value[1] == 1 else "self"
+        if row.contract == "identity" and row.key == ("identity", author):
+            match row.value:
+                case (_, kind, *_):
+                    return "custodial" if kind == 1 else "self"
     raise VerificationError("evidence.no_author")
 
 
 def _time(time_ms: int) -> datetime:
+    if not (isinstance(time_ms, int) and 0 <= time_ms <= _LAST_TIME_MS):
+        raise VerificationError("evidence.time")
     return datetime.fromtimestamp(time_ms / 1000, tz=UTC)
