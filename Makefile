@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROFILE := release
 export PYTHONPATH := python
 
-.PHONY: help tools setup build demo test verify fix rust-test python-test wheel bench compare profile walk clean
+.PHONY: help tools setup build demo test verify fix rust-test python-test wheel bench compare profile walk fuzz clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -33,8 +33,13 @@ fix: setup
 	$(BIN)/ruff check --fix python tests benches
 	cargo fmt
 
+# The fuzz crate builds the core with X-Wing, so its tests run here too.
 rust-test: tools
-	cargo test --locked --profile $(PROFILE) -p ehrfast-core
+	cargo test --locked --profile $(PROFILE) -p ehrfast-core -p ehrfast-fuzz
+
+## make fuzz    each decoder and verifier under libFuzzer for FUZZ_SECONDS=60; ONLY=target for one
+fuzz: tools
+	ONLY=$(ONLY) FUZZ_SECONDS=$(FUZZ_SECONDS) rust/fuzz/run
 
 python-test: build
 	$(BIN)/python -m pytest -q tests

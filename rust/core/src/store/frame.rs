@@ -482,6 +482,14 @@ impl Opened {
     }
 }
 
+/// How many items lie in the opened bytes of a section, which are read as [`Frame`] reads them.
+///
+/// # Errors
+/// Whatever is no encoding of such a section.
+pub fn section_items(section: Section, bytes: &[u8]) -> Result<usize, cbor::Error> {
+    Ok(Opened::read(section, bytes.to_vec())?.spans.len())
+}
+
 /// An open segment file and its key.
 pub(super) struct Segment {
     pub name: String,

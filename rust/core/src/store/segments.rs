@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::at_rest::random_key;
 use super::files::{Access, File, Files, folder_of};
-pub use super::frame::{Frame, Item, MAX_SECTION_BYTES, Section};
+pub use super::frame::{Frame, Header as FrameHeader, Item, MAX_SECTION_BYTES, Section, section_items};
 use super::frame::{FrameBytes, FrameError, LEAD_BYTES, Lead, MAGIC, Position, Segment, encode};
 use super::key_store::{Entry, KeyStore, KeyStoreError};
 pub use super::rewrite::{Edit, Edits, Rewritten, Traces};
