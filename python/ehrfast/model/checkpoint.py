@@ -405,4 +405,5 @@ def _decoded(key: str | VerifierKey) -> VerifierKey:
 def _is_key_name(name: str) -> bool:
     if not name or "+" in name:
         return False
-    return not any(character.isspace() or character < " " for character in name)
+    # A surrogate is a byte of the command line that is no UTF-8.
+    return not any(character.isspace() or character < " " or "\ud800" <= character <= "\udfff" for character in name)

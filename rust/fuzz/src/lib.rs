@@ -184,12 +184,19 @@ fn signed(number: u8) -> Arc<Transaction> {
 
 static CHAIN: LazyLock<Chain> = LazyLock::new(|| {
     let (mut log, mut trie) = (Log::new(), Trie::new());
-    let header = |height| Header { chain_id: chain_id(), height, engine_height: height, time_ms: TIME_MS + height, proposer: [9; 32] };
+    let header = |height| Header {
+        chain_id: chain_id(),
+        height,
+        engine_height: height,
+        time_ms: TIME_MS + height,
+        proposer: [9; 32],
+    };
     let sorted = |mut writes: Vec<([u8; 32], Option<Vec<u8>>)>| {
         writes.sort_unstable();
         WriteSet::of(writes)
     };
-    let puts = |numbers: std::ops::Range<u8>, version: u8| numbers.map(move |number| (path(number), Some(vec![version; 20])));
+    let puts =
+        |numbers: std::ops::Range<u8>, version: u8| numbers.map(move |number| (path(number), Some(vec![version; 20])));
     let mut tip = Tip::genesis(&chain_id());
     let mut blocks = Vec::new();
     for height in 0..4_u8 {
@@ -243,8 +250,11 @@ static STORED: LazyLock<Stored> = LazyLock::new(|| {
     let log = SegmentLog::create(Arc::clone(&files), Path::new(LOG_FOLDER), &chain_id(), Arc::clone(&keys)).unwrap();
     CHAIN.blocks.iter().for_each(|(block, ..)| log.append(block, &[]).unwrap());
     keys.put(&[KeyEntry { kind: "toy", id: b"one", value: b"value" }]).unwrap();
-    let names = |folder: &str| files.list(Path::new(folder)).unwrap().into_iter().map(|name| Path::new(folder).join(name)).collect::<Vec<_>>();
-    let segment = names(LOG_FOLDER).into_iter().find(|name| name.extension().is_some_and(|end| end == "segment")).unwrap();
+    let names = |folder: &str| {
+        files.list(Path::new(folder)).unwrap().into_iter().map(|name| Path::new(folder).join(name)).collect::<Vec<_>>()
+    };
+    let segment =
+        names(LOG_FOLDER).into_iter().find(|name| name.extension().is_some_and(|end| end == "segment")).unwrap();
     let all = [names(LOG_FOLDER), names(KEYS_FOLDER)].concat();
     let files = all.into_iter().map(|name| (name.clone(), trimmed(memory.bytes(&name).unwrap()))).collect();
     Stored { files, segment }
@@ -393,13 +403,16 @@ fn trie_proof(data: &[u8]) {
 }
 
 fn partial_tries() -> Vec<Vec<u8>> {
-    shard_blocks().iter().map(|block| {
-        let mut reader = Reader::new(block, block.len()).unwrap();
-        reader.array_of(6).unwrap();
-        reader.uint().unwrap();
-        (0..4).for_each(|_| _ = reader.bytes().unwrap());
-        reader.bytes().unwrap().to_vec()
-    }).collect()
+    shard_blocks()
+        .iter()
+        .map(|block| {
+            let mut reader = Reader::new(block, block.len()).unwrap();
+            reader.array_of(6).unwrap();
+            reader.uint().unwrap();
+            (0..4).for_each(|_| _ = reader.bytes().unwrap());
+            reader.bytes().unwrap().to_vec()
+        })
+        .collect()
 }
 
 fn partial_trie(data: &[u8]) {
@@ -589,8 +602,11 @@ fn segment_file(data: &[u8]) {
     let keys = Arc::new(KeyStore::open(Arc::clone(&files), Path::new(KEYS_FOLDER), &ROOT_KEY, false).unwrap());
     let folder = Path::new(LOG_FOLDER);
     for how in [OpenLog { checkpoint_size: 0, read_only: true }, OpenLog::default()] {
-        let Ok(log) = SegmentLog::open(Arc::clone(&files), folder, &chain_id(), Arc::clone(&keys), how) else { continue };
-        for (height, (block, ..)) in (0..).zip(&CHAIN.blocks).take(log.height().map_or(0, |height| height as usize + 1)) {
+        let Ok(log) = SegmentLog::open(Arc::clone(&files), folder, &chain_id(), Arc::clone(&keys), how) else {
+            continue;
+        };
+        for (height, (block, ..)) in (0..).zip(&CHAIN.blocks).take(log.height().map_or(0, |height| height as usize + 1))
+        {
             let Ok(frame) = log.read(height) else { continue };
             if let Ok(leaves) = frame.leaves() {
                 assert!(leaves.iter().zip(&block.leaves).all(|(read, leaf)| read == leaf));
