@@ -180,7 +180,7 @@ class Everything:
         return any(secret in each for each in (*self.raw, *self.opened))
 
 
-KINDS = ("subject", "subject-alias", "segment", "state", "identity", "node", "rewriting")
+KINDS = ("subject", "subject-alias", "segment", "state", "identity", "node", "rewriting", "backup")
 
 
 def medium(clinic: Clinic, kept: Path) -> Everything:
