@@ -27,6 +27,7 @@ PAGE: Final = ROOT / "docs" / "benchmarks.md"
 BEGIN: Final = "<!-- benchmarks: written by benches/report.py -->"
 END: Final = "<!-- benchmarks end -->"
 FORMAT: Final = 2
+SCALING: Final = frozenset({"validate_shards"})
 
 Json = dict[str, Any]
 
@@ -96,7 +97,24 @@ def rows(figures: Sequence[Json]) -> list[Json]:
             for one in made:
                 if _key(one) == (ours["row"], ours["variant"], rival and rival["side"]):
                     one["two_threads"] = _pair(ours, rival)
-    return made
+    return [*made, *(_scaling(one) for one in made if one["name"] in SCALING and one["two_threads"])]
+
+
+def _scaling(one: Json) -> Json:
+    """How a row and its baseline grow from one thread to two, which is the comparison it is there for."""
+    two = one["two_threads"]
+    value, baseline = two["value"] / one["value"], two["baseline_value"] / one["baseline_value"]
+    spreads = {"spread": None, "baseline_spread": None}
+    return {
+        **one,
+        "variant": f"{one['variant']}, scaling to two threads",
+        "unit": "x",
+        "value": value,
+        "baseline_value": baseline,
+        "ratio": value / baseline,
+        "two_threads": None,
+        **spreads,
+    }
 
 
 def _row(ours: Json, rival: Json | None) -> Json:

@@ -75,6 +75,13 @@ ROWS: Final = {
         "all checks of one evidence file with its content, from text; the baseline is a single signature check.",
         python="test_proofs.py",
     ),
+    "validate_shards": Row(
+        "the next blocks of 8 chains, 1,000 transactions each, validated without their states; beside a batch of as "
+        "many signatures and nothing else. The scaling is the rate on two threads by the rate on one.",
+        rust="transactions/s",
+        rust_params="8 blocks over 20,000 keys each, 1,000 of them written",
+        threads=ONE_AND_TWO,
+    ),
     "seal_records": Row(
         "records encrypted, committed, digested and wrapped for one class key; beside the same steps in Python, and "
         "beside AES-256-GCM under a fresh key and nothing else.",
@@ -172,6 +179,7 @@ BARS: Final = (
     _most("prove_inclusion", "1,000,000 leaves", 20),
     # 1.7 times as long is a ratio of 1 / 1.7.
     _ratio("verify_evidence", "a record with its content", "one verification by cryptography", 0.588),
+    _ratio("validate_shards", "8 x 1,000, scaling to two threads", "as many signatures alone", 0.9),
     _ratio("seal_records", "Python, 2 KiB", "the same steps with cryptography and blake3", 3),
     _value("commit_signed", "submit_many", 40_000),
     _ratio("commit_signed", "submit_many", SQLITE, 3),

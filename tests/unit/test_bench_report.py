@@ -57,6 +57,14 @@ def test_a_row_stands_beside_each_rival_on_one_thread_and_on_two() -> None:
     assert made[1]["two_threads"] is None
 
 
+def test_shards_are_judged_by_how_they_scale() -> None:
+    sides = [("ehrfast", 10.0, 1), ("alone", 40.0, 1), ("ehrfast", 18.0, 2), ("alone", 60.0, 2)]
+    made = report.rows(
+        [{**figure(side, value, threads=threads), "row": "validate_shards"} for side, value, threads in sides]
+    )
+    assert [(one["variant"], one["ratio"]) for one in made] == [("v", 0.25), ("v, scaling to two threads", 1.2)]
+
+
 def test_for_times_less_is_better_and_a_row_without_rival_stays() -> None:
     [timed] = report.rows([figure("ehrfast", 2.0, unit="ms p50"), figure("rival", 3.0, unit="ms p50")])
     assert timed["ratio"] == 1.5

@@ -2,6 +2,7 @@
 //! `EHRFAST_THREADS` sets the threads of both sides; `benches/report.py` runs this once with one and once with two.
 
 mod sealing;
+mod shards;
 mod signatures;
 mod trees;
 mod tries;
@@ -13,6 +14,7 @@ criterion_group! {
     name = core;
     config = settings();
     targets = signatures::signature_verify_batch, trees::blake3_tree_root, trees::rfc6962_root, tries::state_trie,
-        sealing::seal_records
+        sealing::seal_records,
+        shards::validate
 }
 criterion_main!(core);
