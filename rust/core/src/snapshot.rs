@@ -10,8 +10,8 @@ use thiserror::Error;
 
 use crate::block::{BlockError, BlockLeaf};
 use crate::cbor::{self, Reader, Writer};
-use crate::digest::{self, Digest, sha256_node};
-use crate::merkle::log::empty_root;
+use crate::digest::{self, Digest};
+use crate::merkle::frontier::Frontier;
 use crate::merkle::trie_proof::TrieProof;
 use crate::merkle::trie_range::{Bounds, TrieRangeError, prove_range, verify_range};
 use crate::state::Path;
@@ -208,39 +208,12 @@ fn part(data: &[u8], fields: usize, kind: i64) -> Result<Reader<'_>, SnapshotErr
     Ok(reader)
 }
 
-/// A log known by its frontier alone: it grows, and knows its root.
-#[derive(Clone, Debug)]
-struct CompactRange {
-    size: u64,
-    peaks: Vec<Digest>,
-}
-
-impl CompactRange {
-    fn push(&mut self, mut hash: Digest) {
-        let mut size = self.size;
-        while size & 1 == 1 {
-            if let Some(left) = self.peaks.pop() {
-                hash = sha256_node(&left, &hash);
-            }
-            size >>= 1;
-        }
-        self.peaks.push(hash);
-        self.size += 1;
-    }
-
-    fn root(&self) -> Digest {
-        let mut peaks = self.peaks.iter().rev();
-        let Some(last) = peaks.next() else { return empty_root() };
-        peaks.fold(*last, |right, left| sha256_node(left, &right))
-    }
-}
-
 /// Takes the parts of a snapshot in their order and checks each against one checkpoint.
 #[derive(Debug)]
 pub struct Verifier {
     head: Head,
     root: Digest,
-    log: CompactRange,
+    log: Frontier,
     block: Option<BlockLeaf>,
     block_leaf_hash: Digest,
     next: Option<Path>,
@@ -253,7 +226,7 @@ impl Verifier {
         if head.chain_id != chain_id || head.tree_size != tree_size || head.first_leaf >= tree_size {
             return Err(SnapshotError::OtherCheckpoint);
         }
-        let log = CompactRange { size: head.first_leaf, peaks: head.frontier.clone() };
+        let log = Frontier::new(head.first_leaf, head.frontier.clone()).map_err(|_| SnapshotError::OtherCheckpoint)?;
         Ok(Self { head, root: *root, log, block: None, block_leaf_hash: [0; 32], next: Some([0; 32]) })
     }
 
@@ -275,14 +248,14 @@ impl Verifier {
     /// Takes the next leaves; with the last of them, all are checked.
     pub fn take_leaves(&mut self, chunk: &[u8]) -> Result<Leaves, SnapshotError> {
         let taken = Leaves::decode(chunk)?;
-        let room = self.head.tree_size - self.log.size;
-        if taken.first_index != self.log.size || taken.leaves.is_empty() || taken.leaves.len() as u64 > room {
+        let room = self.head.tree_size - self.log.tree_size();
+        if taken.first_index != self.log.tree_size() || taken.leaves.is_empty() || taken.leaves.len() as u64 > room {
             return Err(SnapshotError::NotNext);
         }
         let hashes = digest::sha256_leaves(&taken.leaves);
-        hashes.iter().for_each(|hash| self.log.push(*hash));
+        self.log = self.log.appended(&hashes);
         if let (true, Some(last), Some(hash)) =
-            (self.log.size == self.head.tree_size, taken.leaves.last(), hashes.last())
+            (self.log.tree_size() == self.head.tree_size, taken.leaves.last(), hashes.last())
         {
             if self.log.root() != self.root {
                 return Err(SnapshotError::RootMismatch);

@@ -3,6 +3,8 @@
 //! what was never made. Targets over stored files take edits of sound files, so that they get behind the first check.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -21,8 +23,10 @@ use ehrfast_core::merkle::partial::PartialTrie;
 use ehrfast_core::merkle::trie::Trie;
 use ehrfast_core::merkle::trie_proof::TrieProof;
 use ehrfast_core::merkle::verify::{verify_consistency, verify_inclusion};
+use ehrfast_core::pieces::{Lead, PieceOpener, PieceSealer};
 use ehrfast_core::shard::{self, Claim, Tip};
 use ehrfast_core::signature::{self, Item, SigningKey};
+use ehrfast_core::snapshot::{Head, Leaves, StateChunk, Verifier};
 use ehrfast_core::state::WriteSet;
 use ehrfast_core::store::checkpoint_file::CheckpointFile;
 use ehrfast_core::store::files::{Files, MemoryFiles};
@@ -68,6 +72,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "key_slots", run: key_slots, seeds: edits },
     Target { name: "key_entries", run: key_entries, seeds: edits },
     Target { name: "checkpoint_file", run: checkpoint_file, seeds: edits },
+    Target { name: "snapshot_head", run: snapshot_head, seeds: || vec![SNAPSHOT.head.clone()] },
+    Target { name: "snapshot_leaves", run: snapshot_leaves, seeds: || vec![SNAPSHOT.leaves.clone()] },
+    Target { name: "snapshot_state", run: snapshot_state, seeds: || SNAPSHOT.states.clone() },
+    Target { name: "pieces", run: pieces, seeds: edits },
 ];
 
 // ── inputs ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -157,6 +165,9 @@ static PACK: LazyLock<SealedPack> = LazyLock::new(|| {
 
 struct Chain {
     blocks: Vec<(Arc<ehrfast_core::block::Block>, Vec<u8>, Tip)>,
+    log: Log,
+    trie: Trie,
+    state: BTreeMap<[u8; 32], Vec<u8>>,
 }
 
 fn chain_id() -> String {
@@ -198,7 +209,7 @@ static CHAIN: LazyLock<Chain> = LazyLock::new(|| {
     let puts =
         |numbers: std::ops::Range<u8>, version: u8| numbers.map(move |number| (path(number), Some(vec![version; 20])));
     let mut tip = Tip::genesis(&chain_id());
-    let mut blocks = Vec::new();
+    let (mut blocks, mut state) = (Vec::new(), BTreeMap::new());
     for height in 0..4_u8 {
         let set = match height {
             0 => sorted(puts(0..20, 0).collect()),
@@ -220,6 +231,12 @@ static CHAIN: LazyLock<Chain> = LazyLock::new(|| {
         let proven = shard::prove_block(&block, &trie).unwrap();
         let before = tip;
         trie = next;
+        for (path, stored) in &block.write_set.writes {
+            match stored {
+                Some(stored) => _ = state.insert(*path, stored.clone()),
+                None => _ = state.remove(path),
+            }
+        }
         tip = Tip {
             chain_id: chain_id(),
             next_height: u64::from(height) + 1,
@@ -229,7 +246,7 @@ static CHAIN: LazyLock<Chain> = LazyLock::new(|| {
         };
         blocks.push((Arc::new(block), proven, before));
     }
-    Chain { blocks }
+    Chain { blocks, log, trie, state }
 });
 
 /// Larger files are segments with room ahead.
@@ -659,5 +676,101 @@ fn checkpoint_file(data: &[u8]) {
         if let Ok(Ok(Some(note))) = opened.map(|file| file.read()) {
             assert!(note.is_empty() || note == b"first" || note == b"second");
         }
+    }
+}
+
+// ── snapshots and pieces ───────────────────────────────────────────────────────────────────────────────────────
+
+struct Snapshot {
+    head: Vec<u8>,
+    leaves: Vec<u8>,
+    states: Vec<Vec<u8>>,
+}
+
+/// Of the chain above, its last block's leaves and what comes before as a frontier.
+static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
+    let Chain { blocks, log, trie, state } = &*CHAIN;
+    let (block, ..) = blocks.last().unwrap();
+    let first_leaf = block.head.first_index;
+    let frontier = log.frontier(first_leaf).unwrap();
+    let head =
+        Head { chain_id: chain_id(), height: block.head.height, tree_size: block.tree_size, first_leaf, frontier };
+    let mut states = Vec::new();
+    let mut next = Some([0; 32]);
+    while let Some(from) = next {
+        let entries = state.range(from..).map(|(path, stored)| Ok::<_, Infallible>((*path, stored.clone())));
+        let prove = |path: &[u8; 32]| Ok((trie.prove(path), trie.value_digest(path)));
+        let chunk = StateChunk::build(from, 300, entries, prove).unwrap();
+        next = chunk.bounds.to;
+        states.push(chunk.encode());
+    }
+    Snapshot { head: head.encode().unwrap(), leaves: Leaves::encode(first_leaf, &block.leaves), states }
+});
+
+fn snapshot_verifier() -> Verifier {
+    let tree_size = CHAIN.log.tree_size();
+    Verifier::new(&SNAPSHOT.head, &chain_id(), tree_size, &CHAIN.log.root()).unwrap()
+}
+
+/// Another head may be read, but leads no leaves to the root of the checkpoint.
+fn snapshot_head(data: &[u8]) {
+    if let Ok(head) = Head::decode(data) {
+        assert_eq!(head.encode().unwrap(), data);
+    }
+    if let Ok(mut verifier) = Verifier::new(data, &chain_id(), CHAIN.log.tree_size(), &CHAIN.log.root())
+        && verifier.take_leaves(&SNAPSHOT.leaves).is_ok()
+    {
+        assert!(verifier.block().is_none() || data == SNAPSHOT.head);
+    }
+}
+
+fn snapshot_leaves(data: &[u8]) {
+    if let Ok(leaves) = Leaves::decode(data) {
+        assert_eq!(Leaves::encode(leaves.first_index, &leaves.leaves), data);
+    }
+    let mut verifier = snapshot_verifier();
+    if verifier.take_leaves(data).is_ok() {
+        assert!(verifier.block().is_none() || data == SNAPSHOT.leaves);
+    }
+}
+
+/// A chunk that is taken holds what the state holds in its range, all of it.
+fn snapshot_state(data: &[u8]) {
+    if let Ok(chunk) = StateChunk::decode(data) {
+        assert_eq!(chunk.encode(), data);
+    }
+    let mut verifier = snapshot_verifier();
+    verifier.take_leaves(&SNAPSHOT.leaves).unwrap();
+    for state in &SNAPSHOT.states {
+        if let Ok(chunk) = verifier.take_state(data) {
+            let to = chunk.bounds.to.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+            let held = CHAIN.state.range((std::ops::Bound::Included(chunk.bounds.from), to));
+            assert!(held.eq(chunk.entries.iter().map(|(path, stored)| (path, stored))));
+            return;
+        }
+        verifier.take_state(state).unwrap();
+    }
+}
+
+/// An edited item of pieces opens to nothing but its content.
+fn pieces(data: &[u8]) {
+    static SOUND: LazyLock<(Vec<u8>, Vec<u8>, Digest)> = LazyLock::new(|| {
+        let (mut sealer, mut item) = PieceSealer::begin(&place(), b"head").unwrap();
+        item.extend(sealer.update(b"content").unwrap());
+        let recipients = [Recipient::Class(Arc::clone(&CLASS_KEY))];
+        let (last, sealed) = sealer.finish("clinical", &recipients).unwrap();
+        item.extend(last);
+        (item, sealed.outside.wraps, sealed.outside.commitment)
+    });
+    _ = Lead::read(data);
+    let (sound, wraps, commitment) = &*SOUND;
+    let item = edited(sound, data);
+    let Ok(lead) = Lead::read(&item) else { return };
+    let Some((front, rest)) = item.split_at_checked(lead.front_bytes()) else { return };
+    let Ok(mut opener) = PieceOpener::begin(front, wraps, &CLASS_KEY, &place()) else { return };
+    assert_eq!(opener.head(), b"head");
+    if let Ok(content) = opener.open(rest, true) {
+        assert_eq!(&content[..], b"content");
+        opener.finish(commitment).unwrap();
     }
 }
