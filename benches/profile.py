@@ -155,8 +155,8 @@ def _functions(build: Build, folder: Path) -> list[Json]:
         items = taken[0].runcall(work)
         close()
     stats: Any = pstats.Stats(*taken)
-    waits = ("acquire", "wait", "join")
-    rows = {where: row for where, row in stats.stats.items() if not where[2].startswith(waits)}
+    waits = re.compile(r"^(acquire|wait|join)|'acquire' of|'get' of '_queue|'(select|poll)' of")
+    rows = {where: row for where, row in stats.stats.items() if not waits.search(where[2])}
     total = sum(row[2] for row in rows.values())
     listed = sorted(rows.items(), key=lambda item: -item[1][2])[:TOP]
     return [
