@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROFILE := release
 export PYTHONPATH := python
 
-.PHONY: help tools setup build demo test verify fix rust-test python-test wheel bench compare profile walk fuzz clean
+.PHONY: help tools setup build demo test verify fix rust-test python-test planted wheel bench compare profile walk fuzz clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -16,8 +16,8 @@ demo: build
 	@rm -rf build/demo && mkdir -p build
 	$(BIN)/python -m ehrfast.cli demo --dir build/demo
 
-## make test    verify, the Rust tests, the Python tests
-test: verify rust-test python-test
+## make test    verify, the Rust tests, the Python tests, the planted faults
+test: verify rust-test python-test planted
 
 ## make verify  formatting, lints and types; reads only
 verify: build
@@ -43,6 +43,10 @@ fuzz: tools
 
 python-test: build
 	$(BIN)/python -m pytest -q tests
+
+## make planted breaks each guard in a copy, and demands that the tests see it
+planted: build
+	$(BIN)/python tests/planted/run.py --profile $(PROFILE)
 
 ## make bench   the benchmarks, with their rivals in the same run; ONLY=row for one, QUICK=1 for a look, RESUME=1 goes on
 bench: build

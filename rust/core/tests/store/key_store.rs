@@ -402,3 +402,16 @@ fn a_new_root_key_takes_over_at_once_or_not_at_all() {
         }
     }
 }
+
+#[test]
+fn the_slot_of_a_former_generation_is_overwritten() {
+    let disk = MemoryFiles::new();
+    let store = create(&disk).unwrap();
+    put(&store, "x", &[1, 2]).unwrap();
+    for generation in 1..4 {
+        forget(&store, "x", &[generation as u8], generation).unwrap();
+        let slots = disk.bytes(&folder().join(SLOTS_FILE)).unwrap();
+        let former = &slots[generation as usize % 2 * 4096..][..4096];
+        assert!(former.iter().all(|byte| *byte == 0), "{generation}");
+    }
+}

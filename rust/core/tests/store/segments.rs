@@ -533,3 +533,29 @@ fn a_rolled_log_goes_on_in_a_segment_under_another_key() {
     let log = open(&files, 0).unwrap();
     blocks.iter().for_each(|block| check_block(&log, block));
 }
+
+#[test]
+fn a_block_written_twice_shares_no_key_stream() {
+    // A copy of the disk from before the write, as a restore or a clone would have it.
+    let disk = MemoryFiles::new();
+    let files: Arc<dyn Files> = Arc::new(disk.clone());
+    let blocks = chain(&[1, 3]);
+    written(&files, &blocks[..1], 1 << 20);
+    let frames: Vec<Vec<u8>> = (0..2)
+        .map(|_| {
+            let files: Arc<dyn Files> = Arc::new(disk.restarted(Loss::Nothing));
+            let log = open(&files, 0).unwrap();
+            log.append(&blocks[1], &[pack(1, 3)]).unwrap();
+            let frame = log.read(1).unwrap();
+            let start = frame.offset() as usize;
+            let path = Path::new("log").join(frame.segment_name());
+            let file = files.open(&path, ehrfast_core::store::files::Access::Read).unwrap();
+            file.read_all().unwrap()[start..start + frame.bytes_on_disk() as usize].to_vec()
+        })
+        .collect();
+    assert_eq!(frames[0].len(), frames[1].len());
+    let sealed = frames[0].len() - 400;
+    // The same plaintext under the same segment key: equal bytes would be equal key streams.
+    let equal = |a: &[u8], b: &[u8]| a.windows(16).zip(b.windows(16)).any(|(a, b)| a == b);
+    assert!(!equal(&frames[0][frames[0].len() - sealed..], &frames[1][frames[1].len() - sealed..]));
+}
