@@ -94,8 +94,9 @@ PLANTS: Final = (
     Plant(
         "audit forgotten",
         "python/ehrfast/access/session.py",
-        '        self._gate.audit_access(principal, self._purpose, "read", [entry], counted=False)\n',
-        "",
+        '        self._gate.audit_access(principal, self._purpose, "read", [entry], counted=False)\n'
+        "        content = self._gate.open(entry, row).content\n",
+        "        content = self._gate.open(entry, row).content\n",
         (
             "tests/walk/test_walk.py::test_every_read_is_in_the_patients_own_audit_log_before_it_answers",
             "tests/walk/test_failures.py::test_no_read_answers_when_its_audit_cannot_be_kept",
