@@ -151,7 +151,7 @@ _WENT = 2 | 4
 class _Checker:
     def __init__(self, folder: Path, key: str, keys: KeyStore, custodian: bytes | None) -> None:
         self.blob_fault: Callable[[bytes], str | None] | None = None
-        self._blobs: dict[bytes, tuple[bytes, str, int, int]] = {}
+        self._blobs: dict[bytes, tuple[bytes, int]] = {}
         self._folder = folder
         self._key = key
         self._custodian = custodian
@@ -203,10 +203,10 @@ class _Checker:
         self.faults += [Fault(file, offset, kind, found.height) for kind in kinds]
 
     def finish(self, state: StateDb | None, *, bounded: bool) -> None:
-        for digest, file, offset, height in self._blobs.values():
+        for digest, height in self._blobs.values():
             kind = None if self.blob_fault is None else self.blob_fault(digest)
             if kind is not None:
-                self.faults.append(Fault(file, offset, kind, height))
+                self.faults.append(Fault(f"blobs/{digest.hex()}", 0, kind, height))
         for kind, identifier, height in self._missing:
             subject = identifier if kind == SUBJECT_KIND else self._subject_of.get(identifier)
             if subject not in self._forgotten:
@@ -351,4 +351,4 @@ class _Checker:
                 stored = frame.stored_pack(transaction.attachments[row[6]][0])
                 if stored.wraps(row[7]) is not None:
                     path = state_path("records", (row[0], row[1]))
-                    self._blobs[path] = (stored.item_digest(row[7]), *self._last, frame.height)
+                    self._blobs[path] = (stored.item_digest(row[7]), frame.height)
