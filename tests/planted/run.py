@@ -73,7 +73,7 @@ def _rust(plants: Sequence[Plant], profile: str) -> list[str]:
     if not plants:
         return []
     workspace = COPIES / "workspace"
-    shutil.copytree(ROOT / "rust", workspace / "rust", ignore=shutil.ignore_patterns("target", "fuzz"))
+    shutil.copytree(ROOT / "rust", workspace / "rust", ignore=shutil.ignore_patterns("target", "corpus"))
     if (ROOT / "benches" / "rust").is_dir():
         shutil.copytree(ROOT / "benches" / "rust", workspace / "benches" / "rust")
     for name in ("Cargo.toml", "Cargo.lock"):
