@@ -1796,13 +1796,6 @@ class StateDb:
     def clear(self) -> None:
         """Throws the state away, to be replayed."""
 
-    def adopt(self, other: StateDb) -> None:
-        """This handle and every view of it read what ``other`` holds from now on; ``other`` is closed.
-
-        Raises:
-            ConflictError: ``state.closed``.
-        """
-
     def close(self) -> None:
         """Lets go of the files; views on it then raise UnavailableError ``state.unavailable``."""
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 from weakref import WeakSet
 
 from ehrfast._core import KeyStore, LockFile, SealedPack, SigningKey, StateDb, blake3_digest, random_bytes
@@ -41,7 +41,7 @@ from ehrfast.chain.clock import wall_ms
 from ehrfast.chain.cosign import WitnessState
 from ehrfast.chain.fsck import KEY_ENTRIES, Erased, Fault, FsckReport, fsck, key_store_fault, slot_fault
 from ehrfast.chain.state_key import FOLDER as STATE_FOLDER
-from ehrfast.chain.state_key import is_due, rotate, state_key
+from ehrfast.chain.state_key import is_due, mark_rotation, rotate, state_key
 from ehrfast.consensus import solo as _solo  # registers the engine
 from ehrfast.consensus.lanes import URGENT
 from ehrfast.contracts.registry import Registry
@@ -56,7 +56,16 @@ from ehrfast.errors import (
     UnavailableError,
 )
 from ehrfast.keys.backup_key import BACKUP_KIND, ROOT, backup_root_key
-from ehrfast.keys.root_key import RootKeySource, choose_source, make_key_file, read_root_key
+from ehrfast.keys.root_key import (
+    KeySource,
+    RootKeySource,
+    choose_source,
+    destroy_key_file,
+    incoming,
+    make_key_file,
+    new_source,
+    read_root_key,
+)
 from ehrfast.keys.signing import HeldIdentity, SigningKeys
 from ehrfast.keys.subjects import Subjects
 from ehrfast.model.ask_witness import WitnessAddress
@@ -98,6 +107,8 @@ class Settings:
     blobs: BlobSettings = LOCAL_BLOBS
     placement: tuple[tuple[str, str], ...] = ()
     retention_days: int = MAX_RETENTION_DAYS
+    next_root_key: RootKeySource | None = None
+    """While the root key changes: the key store is under this one or still under the other."""
 
     def save(self, folder: Path) -> None:
         """Writes the settings, synced, in one step."""
@@ -108,12 +119,14 @@ class Settings:
             "administrator": self.administrator.hex(),
             "gateway": self.gateway.hex(),
             "main_chain": self.main_chain,
-            "root_key": {"kind": self.root_key.kind, "path": self.root_key.path, "salt": self.root_key.salt.hex()},
+            "root_key": self.root_key.as_dict(),
             "witnesses": [{"url": each.url, "vkey": each.vkey} for each in self.witnesses],
             "blobs": self.blobs.as_dict(),
             "placement": dict(self.placement),
             "retention_days": self.retention_days,
         }
+        if self.next_root_key is not None:
+            value["next_root_key"] = self.next_root_key.as_dict()
         write_synced(folder / _SETTINGS, _render({**value, "check": _check_of(value)}).encode(), 0o644)
 
     @staticmethod
@@ -130,8 +143,7 @@ class Settings:
             checked = value["format"] == FORMAT and _render(value) == text and value.pop("check") == _check_of(value)
             if not checked and value["format"] != _UNCHECKED_FORMAT:
                 raise ValueError
-            root = value["root_key"]
-            source = RootKeySource(root["kind"], root["path"], bytes.fromhex(root["salt"]))
+            following = value.get("next_root_key")
             main = value["main_chain"] if "main_chain" in value else _chain_names(folder)[0]
             if not isinstance(main, str):
                 raise TypeError
@@ -140,7 +152,8 @@ class Settings:
                 organisation=bytes.fromhex(value["organisation"]),
                 administrator=bytes.fromhex(value["administrator"]),
                 gateway=bytes.fromhex(value["gateway"]),
-                root_key=source,
+                root_key=RootKeySource.of(value["root_key"]),
+                next_root_key=None if following is None else RootKeySource.of(following),
                 main_chain=main,
                 witnesses=tuple(WitnessAddress(each["url"], each["vkey"]) for each in value.get("witnesses", ())),
                 blobs=BlobSettings.of(value["blobs"]) if "blobs" in value else LOCAL_BLOBS,
@@ -382,14 +395,14 @@ class Node:
         keys: KeyStore | None = None
         chains: dict[str, Chain] = {}
         try:
-            keys = KeyStore.open(str(path / "keys"), read_root_key(settings.root_key, path), read_only=read_only)
+            keys, settings = _open_keys(path, settings, read_only=read_only)
             signer = _checkpoint_key(keys)
             names = _chain_names(path)
             if settings.main_chain not in names:
                 raise NotFoundError("chain.unknown", {"chain": settings.main_chain})
             if not read_only:
-                main = path / _CHAINS / settings.main_chain
-                rotate(main, keys, open_genesis((main / "genesis").read_bytes()).chain_id)
+                for name in names:
+                    rotate(path / _CHAINS / name, keys, _chain_id(path / _CHAINS / name))
             for name in names:
                 chains[name] = Chain.open(
                     path / _CHAINS / name,
@@ -425,7 +438,8 @@ class Node:
         for chain in self._chains.values():
             chain.close()
         if self._lock is not None and self._chain.failure is None:
-            rotate(self._chain.folder, self._keys, self._chain.chain_id)
+            for chain in self._chains.values():
+                rotate(chain.folder, self._keys, chain.chain_id)
         self.blobs.close()
         self._keys.close()
         if self._lock is not None:
@@ -706,6 +720,74 @@ class Node:
             replace(settings, witnesses=others).save(path)
         finally:
             lock.release()
+
+    def rotate_keys(self, what: Literal["root", "atrest"]) -> None:
+        """Changes keys while the node runs; see `rotate_root_key` and `rotate_at_rest`.
+
+        Raises:
+            InvalidInputError: ``keys.unknown_rotation``.
+        """
+        match what:
+            case "root":
+                self.rotate_root_key()
+            case "atrest":
+                self.rotate_at_rest()
+            case _:
+                raise InvalidInputError("keys.unknown_rotation", {"known": ["atrest", "root"]})
+
+    def rotate_root_key(self, source: KeySource | None = None) -> RootKeySource:
+        """Puts the key store under a new root key; when this returns, the former one opens it no longer.
+
+        A new file is made where the key comes from a file, and the old one destroyed. Another kind of key is read from
+        ``EHRFAST_NEW_ROOT_KEY`` or ``EHRFAST_NEW_PASSPHRASE``, and from then on where such keys always are. Cut off at
+        any moment, the next open finds which of the two is in force.
+
+        Args:
+            source: ``file``, ``environment`` or ``passphrase``; by default the one in use.
+
+        Raises:
+            UnavailableError: ``chain.read_only``, ``store.…``.
+            NotFoundError: ``root_key.missing``: the new key is not in the environment.
+        """
+        self._require_writing()
+        former = self.settings.root_key
+        new = new_source(former, source, generation=self._keys.generation + 1)
+        if new.kind == "file":
+            make_key_file(self.folder / new.path)
+            sync_folder((self.folder / new.path).parent)
+        key = read_root_key(new, self.folder, incoming())
+        replace(self.settings, next_root_key=new).save(self.folder)
+        self._keys.rotate_root(key)
+        self.settings = replace(self.settings, root_key=new)
+        self.settings.save(self.folder)
+        if former.kind == "file":
+            destroy_key_file(self.folder / former.path)
+        return new
+
+    def rotate_at_rest(self) -> int:
+        """New keys for what is written from now on: the key store's, a segment's of every log, the state's.
+
+        The key store is written anew under a new key, and the next block of each chain begins a segment. The state
+        database is made anew under a new key when the node closes, or at the next open after a crash; then the old key
+        is forgotten. Segments that are there stay under theirs.
+
+        Returns:
+            The generation of the key store.
+
+        Raises:
+            UnavailableError: ``chain.read_only``, ``store.…``.
+        """
+        self._require_writing()
+        for chain in self._chains.values():
+            mark_rotation(self._keys, chain.chain_id, height=chain.published.height)
+            chain.segments.roll()
+        self._keys.forget([], self._keys.applied_erasure_height)
+        return self._keys.generation
+
+    def _require_writing(self) -> None:
+        self._require_usable()
+        if self._lock is None:
+            raise UnavailableError("chain.read_only")
 
     def witnesses(self) -> list[WitnessState]:
         """The witnesses this node asks, and how each stands to the main chain."""
@@ -1199,21 +1281,40 @@ def _lock_if_free(path: Path) -> LockFile | None:
         return None
 
 
+def _chain_id(folder: Path) -> str:
+    return open_genesis((folder / "genesis").read_bytes()).chain_id
+
+
+def _open_keys(path: Path, settings: Settings, *, read_only: bool) -> tuple[KeyStore, Settings]:
+    """The key store, and the settings without a change of root key: done, or not, as the key store has it."""
+    refused: EhrfastError | None = None
+    sources = [settings.root_key, settings.next_root_key]
+    for source in [each for each in sources if each is not None]:
+        try:
+            keys = KeyStore.open(str(path / "keys"), read_root_key(source, path), read_only=read_only)
+        except (DeniedError, NotFoundError, InvalidInputError) as error:
+            refused = refused or error
+            continue
+        if settings.next_root_key is None or read_only:
+            return keys, settings
+        settled = replace(settings, root_key=source, next_root_key=None)
+        settled.save(path)
+        for other in sources:
+            if other is not None and other.kind == "file" and other != source:
+                destroy_key_file(path / other.path)
+        return keys, settled
+    raise refused or NotFoundError("root_key.missing")
+
+
 def _fsck_keys(path: Path, settings: Settings) -> tuple[KeyStore | None, list[Fault]]:
     """The key store for reading, None where it does not open, and what is wrong with its files and the root key's."""
     source = settings.root_key
     try:
-        root_key = read_root_key(source, path)
-    except InvalidInputError as error:
-        if source.kind != "file":
-            raise
-        return None, [Fault(source.path, 0, error.code, None)]
-    try:
-        keys = KeyStore.open(str(path / "keys"), root_key, read_only=True)
+        keys, _ = _open_keys(path, settings, read_only=True)
     except CorruptionError as error:
         return None, [key_store_fault(error)]
-    except DeniedError as error:
-        if source.kind != "file":
+    except (InvalidInputError, DeniedError) as error:
+        if source.kind != "file" or error.code not in ("root_key.malformed", "keys.wrong_root_key"):
             raise
         return None, [Fault(source.path, 0, error.code, None)]
     return keys, [] if keys.damaged_copies == 0 else [slot_fault(keys)]

@@ -249,6 +249,21 @@ def test_log_export_is_a_checked_log(clinic: Clinic, tmp_path: Path) -> None:
     assert (written["tree_size"], written["log_root"]) == (shown.tree_size, shown.root.hex())
 
 
+def test_keys_rotate(tmp_path: Path) -> None:
+    from ehrfast import Node
+
+    node = tmp_path / "rotated.ehr"
+    told("init", node, "--organisation", "Clinic East")
+    assert told("keys", "rotate", node, "root") == {"rotated": "root", "source": "file", "file": "root-2.key"}
+    assert told("keys", "rotate", node, "atrest").keys() == {"rotated", "generation"}
+    assert refused(2, "keys", "rotate", node, "moon") == "usage"
+    assert refused(8, "keys", "rotate", node, "atrest", "--to", "file") == "keys.no_source_wanted"
+    assert refused(4, "keys", "rotate", node, "root", "--to", "environment") == "root_key.missing"
+    with Node.open(node):
+        assert refused(5, "keys", "rotate", node, "root") == "keys.node_running"
+    assert told("fsck", node)["ok"] is True
+
+
 def test_keys_list_and_config_show(clinic: Clinic) -> None:
     held = rows("keys", "list", clinic.node)
     assert {str(row["role"]) for row in held} == {"organisation_admin", "gateway", "physician"}
@@ -341,7 +356,7 @@ def test_the_demo_ends_well_and_spares_what_is_not_its_own(tmp_path: Path) -> No
     "command",
     [
         *["init", "import", "get", "history", "list", "prove", "verify", "fsck", "status", "export", "demo", "synth"],
-        *["keys enrol", "keys list", "log export", "config show", "witness run"],
+        *["keys enrol", "keys list", "keys rotate", "log export", "config show", "witness run"],
         *["config set", "blobs gc", "binary put", "binary get"],
     ],
 )

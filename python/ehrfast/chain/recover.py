@@ -29,7 +29,7 @@ from ehrfast._core import (
 )
 from ehrfast.chain.publish import Published, publish
 from ehrfast.chain.replay import WINDOW_MS, ReplayWindow
-from ehrfast.chain.state_key import FOLDER, draw, state_key
+from ehrfast.chain.state_key import FOLDER, draw, segment_mark, state_key
 from ehrfast.contracts.contract import BlockContext
 from ehrfast.contracts.runtime import Runtime
 from ehrfast.errors import ConflictError, CorruptionError
@@ -112,6 +112,8 @@ def recover(
     )
     if segments.height is None:
         raise CorruptionError("log.empty", {"segment": str(folder.name)})
+    if not read_only and (segments.last_segment_height or 0) <= segment_mark(keys, genesis.chain_id) > 0:
+        segments.roll()
     log, window, last = _read_log(segments, genesis, segments.height, progress)
     for checkpoint in (known, *cosigned):
         _require_checkpoint(log, checkpoint)

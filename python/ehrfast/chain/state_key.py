@@ -37,6 +37,22 @@ def state_key(keys: KeyStore, chain_id: str) -> bytes:
     return key
 
 
+def mark_rotation(keys: KeyStore, chain_id: str, *, height: int) -> None:
+    """Draws the key that follows the one in force; the database moves to it when it is closed or opened next.
+
+    What nothing was written under since the same height needs no other. Durable when it returns.
+    """
+    names = _names(keys, chain_id)
+    if not names or _drawn_at(names[-1]) < height:
+        draw(keys, chain_id, height=height)
+
+
+def segment_mark(keys: KeyStore, chain_id: str) -> int:
+    """The height behind which a new segment begins: no block after it is sealed under a key from before the mark."""
+    names = _names(keys, chain_id)
+    return _drawn_at(names[-1]) if names else 0
+
+
 def is_due(keys: KeyStore, chain_id: str) -> bool:
     """Whether an erasure was applied since the key in force was drawn, or a rotation was cut off."""
     names = _names(keys, chain_id)

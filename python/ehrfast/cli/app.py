@@ -55,6 +55,7 @@ app.add_typer(_backup, name="backup")
 _keys = typer.Typer(**_SETTINGS, help="Identities whose signing keys this node holds.")
 _keys.command("enrol")(keys.enrol)
 _keys.command("list")(keys.list_keys)
+_keys.command("rotate")(keys.rotate)
 _keys.command("export")(backup.export_key)
 app.add_typer(_keys, name="keys")
 

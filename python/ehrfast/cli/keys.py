@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from ehrfast.cli.operate import NodeFolder
 from ehrfast.cli.output import Json, answer, answer_rows
+from ehrfast.errors import ConflictError, InvalidInputError
 
 
 def enrol(
@@ -43,3 +45,60 @@ def list_keys(node: NodeFolder, as_json: Json = False) -> None:
     with Node.open(node, read_only=True) as opened:
         rows = [{"identity": each.id.hex(), "role": each.role, "name": each.name} for each in opened.identities.all()]
     answer_rows(rows, as_json)
+
+
+class Rotated(StrEnum):
+    """What can be rotated."""
+
+    ROOT = "root"
+    AT_REST = "atrest"
+
+
+class Kept(StrEnum):
+    """Where a root key is kept."""
+
+    FILE = "file"
+    ENVIRONMENT = "environment"
+    PASSPHRASE = "passphrase"
+
+
+def rotate(
+    node: NodeFolder,
+    what: Annotated[Rotated, typer.Argument(metavar="root|atrest", help="Which key.")],
+    to: Annotated[
+        Kept | None, typer.Option("--to", help="For root: where the new key comes from; as before by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Change a key of a node.
+
+    root: what opens the key store. A new file is made and the old one destroyed; another kind is read from
+    EHRFAST_NEW_ROOT_KEY or EHRFAST_NEW_PASSPHRASE, and belongs into EHRFAST_ROOT_KEY or EHRFAST_PASSPHRASE afterwards.
+    Copies of the folder made before still need the old one.
+
+    atrest: new keys for the key store, for the next segment of each log, and for the state database.
+
+    In a node that runs, call node.rotate_root_key() or node.rotate_at_rest() in its process: it need not stop.
+
+    \b
+    Example: ehrfast keys rotate clinic.ehr root
+    """
+    from ehrfast.node import Node
+
+    if to is not None and what is not Rotated.ROOT:
+        raise InvalidInputError("keys.no_source_wanted")
+    try:
+        opened = Node.open(node)
+    except ConflictError as error:
+        if error.code != "node.locked":
+            raise
+        raise ConflictError("keys.node_running", error.details) from None
+    with opened:
+        if what is Rotated.ROOT:
+            source = opened.rotate_root_key(None if to is None else to.value)
+            value: dict[str, object] = {"rotated": "root", "source": source.kind}
+            if source.kind == "file":
+                value["file"] = source.path
+        else:
+            value = {"rotated": "atrest", "generation": opened.rotate_at_rest()}
+    answer(value, as_json)

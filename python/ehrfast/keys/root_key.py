@@ -10,16 +10,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from ehrfast._core import derive_root_key, random_bytes
 from ehrfast.errors import DeniedError, InvalidInputError, NotFoundError
 
 ROOT_KEY_VARIABLE: Final = "EHRFAST_ROOT_KEY"
 PASSPHRASE_VARIABLE: Final = "EHRFAST_PASSPHRASE"
+NEW_ROOT_KEY_VARIABLE: Final = "EHRFAST_NEW_ROOT_KEY"
+NEW_PASSPHRASE_VARIABLE: Final = "EHRFAST_NEW_PASSPHRASE"
 SALT_BYTES: Final = 16
 
-Source = Literal["file", "environment", "passphrase"]
+KeySource = Literal["file", "environment", "passphrase"]
+_SOURCES: Final[Mapping[str, KeySource]] = {each: each for each in get_args(KeySource)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,24 @@ class RootKeySource:
         salt: of the passphrase derivation.
     """
 
-    kind: Source
+    kind: KeySource
     path: str = "root.key"
     salt: bytes = b""
+
+    def as_dict(self) -> dict[str, str]:
+        """For the settings."""
+        return {"kind": self.kind, "path": self.path, "salt": self.salt.hex()}
+
+    @staticmethod
+    def of(value: Mapping[str, str]) -> RootKeySource:
+        """What `as_dict` gave.
+
+        Raises:
+            ValueError, LookupError, TypeError: it is something else.
+        """
+        if not isinstance(value["path"], str):
+            raise TypeError
+        return RootKeySource(_SOURCES[value["kind"]], value["path"], bytes.fromhex(value["salt"]))
 
 
 def choose_source(environment: Mapping[str, str] | None = None, *, path: str = "root.key") -> RootKeySource:
@@ -45,6 +63,37 @@ def choose_source(environment: Mapping[str, str] | None = None, *, path: str = "
     if PASSPHRASE_VARIABLE in variables:
         return RootKeySource("passphrase", salt=random_bytes(SALT_BYTES))
     return RootKeySource("file", path)
+
+
+def new_source(current: RootKeySource, kind: KeySource | None, *, generation: int) -> RootKeySource:
+    """Where the root key after this one comes from: of the same kind unless told otherwise, a file under a new name."""
+    match kind or current.kind:
+        case "file":
+            beside = Path(current.path) if current.kind == "file" else Path("root.key")
+            return RootKeySource("file", str(beside.with_name(f"root-{generation}.key")))
+        case "passphrase":
+            return RootKeySource("passphrase", salt=random_bytes(SALT_BYTES))
+        case "environment":
+            return RootKeySource("environment")
+
+
+def incoming(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment as it will be once the new key or passphrase has taken the place of the old one."""
+    variables = os.environ if environment is None else environment
+    renamed = {NEW_ROOT_KEY_VARIABLE: ROOT_KEY_VARIABLE, NEW_PASSPHRASE_VARIABLE: PASSPHRASE_VARIABLE}
+    return {after: variables[before] for before, after in renamed.items() if before in variables}
+
+
+def destroy_key_file(path: Path) -> None:
+    """Overwrites a key file in place, synced, and removes it; one that is gone already is no fault."""
+    try:
+        with path.open("r+b") as file:
+            file.write(bytes(path.stat().st_size))
+            file.flush()
+            os.fsync(file.fileno())
+    except FileNotFoundError:
+        return
+    path.unlink()
 
 
 def make_key_file(path: Path) -> None:

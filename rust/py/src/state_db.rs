@@ -167,18 +167,6 @@ impl StateDb {
         py.detach(|| store.clear()).map_err(raise)
     }
 
-    /// Both handles and every view of this one read what `other` holds from now on; `other` is closed.
-    fn adopt(&self, py: Python<'_>, other: &Bound<'_, StateDb>) -> PyResult<()> {
-        let (own, taken) = (Arc::clone(&self.inner), Arc::clone(&other.get().inner));
-        py.detach(|| {
-            let next = taken.inner.write().unwrap_or_else(PoisonError::into_inner).take();
-            let next = next.ok_or(StateDbError::Closed)?;
-            *own.inner.write().unwrap_or_else(PoisonError::into_inner) = Some(next);
-            Ok(())
-        })
-        .map_err(raise::<StateDbError>)
-    }
-
     fn close(&self, py: Python<'_>) {
         py.detach(|| *self.inner.inner.write().unwrap_or_else(PoisonError::into_inner) = None);
     }
