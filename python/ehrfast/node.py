@@ -942,7 +942,7 @@ class Node:
         path = Path(folder)
         with Node.open(path, read_only=True) as frozen:
             settings = frozen.settings
-            keys = KeyStore.open(str(path / "keys"), read_root_key(settings.root_key, path), read_only=True)
+            keys, _ = _open_keys(path, settings, read_only=True)
             try:
                 opened = open_target(os.fspath(target), backup_root_key(keys), create=True)
                 try:

@@ -121,6 +121,18 @@ def test_a_restored_node_is_for_reading_until_a_checkpoint_matches(place: Place,
     Node.open(again).close()
 
 
+def test_what_witnesses_cosigned_comes_back_too(place: Place, tmp_path: Path, witness: WitnessAddress) -> None:
+    Node.restore(place.target, tmp_path / "first", place.key, witnesses=[witness])
+    with Node.open(tmp_path / "first") as node:
+        node.add_witness(witness.url, witness.vkey)
+        node.backup(tmp_path / "cosigned")
+        cosigned = node.status().cosignatures
+    assert len(cosigned) == 1
+    Node.restore(tmp_path / "cosigned", tmp_path / "second", place.key, witnesses=[witness])
+    with Node.open(tmp_path / "second", read_only=True) as node:
+        assert node.status().cosignatures == cosigned
+
+
 def test_an_older_head_than_the_witness_knows_is_refused(
     place: Place, tmp_path: Path, witness: WitnessAddress
 ) -> None:

@@ -6,7 +6,6 @@ never was one, and the parts it left are used by the next.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -244,7 +243,7 @@ def _back_up_chain(
         tree_size=published.tree_size,
         note=published.note,
         genesis=(chain.folder / "genesis").read_bytes(),
-        cosignatures=json.dumps({"format": cosign.FORMAT, "notes": cosigned}).encode() if cosigned else None,
+        cosignatures=cosign.render_cosigned(cosigned) if cosigned else None,
         segments=segments,
         snapshot=snapshot,
     )

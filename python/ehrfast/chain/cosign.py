@@ -89,9 +89,9 @@ def load_cosigned(folder: Path, log_key: str) -> dict[str, Cosigned]:
         CorruptionError: ``cosignatures.damaged``.
     """
     try:
-        kept = (folder / FILE).read_bytes().decode()
+        kept = (folder / FILE).read_bytes()
         value = json.loads(kept)
-        if value["format"] != FORMAT or _render(value["notes"]) != kept:
+        if value["format"] != FORMAT or render_cosigned(value["notes"]) != kept:
             raise ValueError
         key = VerifierKey.decode(log_key)
         kept_notes = {vkey: note.encode() for vkey, note in value["notes"].items()}
@@ -104,8 +104,9 @@ def load_cosigned(folder: Path, log_key: str) -> dict[str, Cosigned]:
         raise CorruptionError("cosignatures.damaged", {"file": FILE}) from None
 
 
-def _render(notes: Mapping[str, str]) -> str:
-    return json.dumps({"format": FORMAT, "notes": notes}, indent=1, ensure_ascii=False) + "\n"
+def render_cosigned(notes: Mapping[str, str]) -> bytes:
+    """The file's one spelling, from each witness's key and the note with its line."""
+    return (json.dumps({"format": FORMAT, "notes": notes}, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _opened(vkey: str, note: bytes, log_key: VerifierKey) -> Cosigned:
@@ -375,7 +376,7 @@ class Cosigner:
         with self._keeping:
             known = {**self._known, cosigned.vkey: cosigned}
             notes = {vkey: each.note.decode() for vkey, each in known.items()}
-            write_synced(self._folder / FILE, _render(notes).encode(), 0o644)
+            write_synced(self._folder / FILE, render_cosigned(notes), 0o644)
             with self._changed:
                 self._known = known
 
