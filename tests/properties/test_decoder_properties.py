@@ -89,6 +89,7 @@ def test_random_bytes_are_refused_by_name(name: str, data: bytes) -> None:
 
 @settings(max_examples=600, deadline=None)
 @given(st.sampled_from(sorted(DECODERS)), st.integers(0), st.integers(0, 5), st.binary(min_size=1, max_size=3))
+@example("verifier key", 0, 0, b"\x80")  # found: a name that is no UTF-8
 def test_nearly_sound_bytes_are_refused_by_name(name: str, place: int, change: int, more: bytes) -> None:
     data = DECODERS[name][1]
     at = place % (len(data) + 1)
@@ -150,6 +151,8 @@ SHAPES: dict[str, object] = {
 
 @settings(max_examples=600, deadline=None)
 @given(st.sampled_from(sorted(SHAPES)), st.lists(st.integers(0, 9), min_size=1, max_size=5), items)
+@example("genesis", [4], None)  # found: organisations that are no list
+@example("genesis", [4, 0], (b"", ()))  # found: an organisation of two fields
 def test_other_types_in_their_places_are_refused_by_name(name: str, path: list[int], new: object) -> None:
     data = encoded(replaced(SHAPES[name], path, new))
     hold(name, data)
