@@ -2,6 +2,7 @@
 
 mod blocks;
 mod checkpoint_file;
+mod crash;
 mod key_store;
 mod rewrite;
 mod segments;

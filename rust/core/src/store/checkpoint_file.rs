@@ -64,12 +64,14 @@ impl CheckpointFile {
                 files.open(path, access)?
             }
         };
+        let (synced_slot, sequence, note) = newest(&*file)?;
         if !read_only {
-            // What is read here may be relied on, so it must not vanish afterwards.
+            // What is read here may be relied on, so it must not vanish afterwards: written again, it reaches the
+            // disk even if a sync failed on it before.
+            file.write_at(&slot(sequence, &note), (synced_slot * SLOT_BYTES) as u64)?;
             file.sync_data()?;
         }
-        let (slot, sequence, _) = newest(&*file)?;
-        let state = Mutex::new(State { sequence, synced_slot: slot });
+        let state = Mutex::new(State { sequence, synced_slot });
         Ok(CheckpointFile { file, read_only, state })
     }
 

@@ -194,15 +194,18 @@ impl KeyStore {
         let applied = read_head(&bytes, generation, &store)?;
         let (entries, root) = (Entries::new(), Zeroizing::new(*root));
         let mut state = State { generation, root, store, applied, entries, file, records: 0, end: 0, poisoned: false };
-        let end = state.read_records(&bytes)?;
+        let (last, end) = state.read_records(&bytes)?;
         if access == Access::Write {
-            wipe_other_slot(&*slots, &read, generation)?;
+            // What a sync failed on may be read and yet never reach the disk: written again, the last record does.
+            let record = bytes.get(last as usize..end as usize).unwrap_or_default();
+            state.file.write_at(record, last)?;
+            state.file.truncate(end)?;
+            state.file.sync_data()?;
+            // Zeros that are read here may be in the cache alone, so they are written again as well.
+            slots.write_at(&[0; SLOT_BYTES], slot_offset(generation + 1))?;
+            slots.sync_data()?;
             if damaged_copies > 0 {
                 mend_copies(&*slots, &read, generation)?;
-            }
-            if end < bytes.len() as u64 {
-                state.file.truncate(end)?;
-                state.file.sync_data()?;
             }
         }
         Ok(KeyStore {
@@ -377,19 +380,19 @@ impl State {
         of_kind.insert(entry.id.to_vec(), Zeroizing::new(entry.value.to_vec()));
     }
 
-    /// Reads all records and gives where the last whole one ends; what follows it is a torn write.
-    fn read_records(&mut self, bytes: &[u8]) -> Result<u64, KeyStoreError> {
-        let mut offset = HEAD_BYTES;
+    /// Reads all records and gives where the last whole one starts and ends; what follows it is a torn write.
+    fn read_records(&mut self, bytes: &[u8]) -> Result<(u64, u64), KeyStoreError> {
+        let (mut last, mut offset) = (HEAD_BYTES, HEAD_BYTES);
         while offset < bytes.len() {
             let rest = &bytes[offset..];
             match self.read_record(rest) {
-                Ok(length) => offset += length,
+                Ok(length) => (last, offset) = (offset, offset + length),
                 Err(_) if is_torn(rest, offset) => break,
                 Err(_) => return Err(KeyStoreError::RecordDamaged { offset: offset as u64 }),
             }
         }
         self.end = offset as u64;
-        Ok(self.end)
+        Ok((last as u64, self.end))
     }
 
     fn read_record(&mut self, rest: &[u8]) -> Result<usize, NotAuthentic> {
@@ -466,15 +469,6 @@ fn read_slot(slots: &[u8], generation: u64, root: &[u8; 32]) -> Result<(Key, usi
         }
     }
     Err(KeyStoreError::WrongRootKey)
-}
-
-fn wipe_other_slot(slots: &dyn File, read: &[u8], generation: u64) -> io::Result<()> {
-    let start = slot_offset(generation + 1) as usize;
-    if read[start..start + SLOT_BYTES].iter().all(|byte| *byte == 0) {
-        return Ok(());
-    }
-    slots.write_at(&[0; SLOT_BYTES], start as u64)?;
-    slots.sync_data()
 }
 
 /// Writes a whole copy of the store key over each damaged one of its slot.

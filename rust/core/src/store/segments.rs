@@ -233,6 +233,10 @@ impl SegmentLog {
                 if torn {
                     last.file.truncate(end)?;
                 }
+                // What a sync failed on may be read and yet never reach the disk: written again, the last frame does.
+                if let Some(place) = index.frames.last() {
+                    write_again(&*last.file, place.offset, end)?;
+                }
                 last.file.sync_data()?;
                 reserved = last.file.len()?.max(end);
             } else {
@@ -691,6 +695,17 @@ fn check_last(found: &mut Found, torn: &mut Option<LogError>) -> Result<(), LogE
         if let Some(error) = open_last(found)? {
             return Err(error);
         }
+    }
+    Ok(())
+}
+
+fn write_again(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
+    let mut offset = from;
+    while offset < to {
+        let mut piece = vec![0; (to - offset).min(SEARCH_BYTES as u64) as usize];
+        file.read_exact_at(&mut piece, offset)?;
+        file.write_at(&piece, offset)?;
+        offset += piece.len() as u64;
     }
     Ok(())
 }
