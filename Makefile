@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROFILE := release
 export PYTHONPATH := python
 
-.PHONY: help tools setup build demo test verify fix rust-test python-test planted wheel bench compare profile walk fuzz clean
+.PHONY: help tools setup build demo test verify fix rust-test python-test planted wheel soak bench compare profile walk fuzz clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -47,6 +47,10 @@ python-test: build
 ## make planted breaks each guard in a copy, and demands that the tests see it
 planted: build
 	$(BIN)/python tests/planted/run.py --profile $(PROFILE)
+
+## make soak    20,000 lives of the crash simulation; EHRFAST_SEEDS=n for another number, EHRFAST_SEED=n replays one
+soak: tools
+	EHRFAST_SEEDS=$(or $(EHRFAST_SEEDS),20000) cargo test --locked --profile $(PROFILE) -p ehrfast-core --test suite store::crash::nothing
 
 ## make bench   the benchmarks, with their rivals in the same run; ONLY=row for one, QUICK=1 for a look, RESUME=1 goes on
 bench: build

@@ -82,6 +82,24 @@ fn a_crash_at_any_operation_leaves_the_last_synced_note_or_a_later_one() {
 }
 
 #[test]
+fn what_a_failed_sync_gave_up_is_written_again_at_open() {
+    let disk = MemoryFiles::new();
+    let file = open(&disk).unwrap();
+    file.write(&note(1), true).unwrap();
+    disk.fail_at(disk.operations() + 1, Fault::Errno(5));
+    assert!(file.write(&note(2), true).is_err());
+    // The process starts again, reads the second note from the cache, and the third goes where the first was.
+    let disk = disk.restarted(Loss::Nothing);
+    let file = open(&disk).unwrap();
+    assert_eq!(file.read().unwrap(), Some(note(2)));
+    file.write(&note(3), false).unwrap();
+    for seed in 0..50 {
+        let found = open(&disk.restarted(Loss::Seeded(seed))).unwrap().read().unwrap();
+        assert!([Some(note(2)), Some(note(3))].contains(&found), "{seed}");
+    }
+}
+
+#[test]
 fn every_flipped_bit_leaves_the_other_slot() {
     let disk = MemoryFiles::new();
     let file = open(&disk).unwrap();

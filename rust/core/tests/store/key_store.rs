@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use ehrfast_core::store::files::{Fault, Files, Loss, MemoryFiles, RealFiles};
+use ehrfast_core::store::files::{Fault, Files, Loss, MemoryFiles, Operation, RealFiles};
 use ehrfast_core::store::key_store::{ENTRIES_FILE, Entry, KeyStore, KeyStoreError, SLOTS_FILE, derive_root_key};
 
 use super::blocks::ROOT_KEY;
@@ -229,6 +229,43 @@ fn after_a_failed_sync_only_opening_again_helps() {
     assert!(matches!(put(&store, "x", &[1]), Err(KeyStoreError::Io(_))));
     put(&store, "x", &[2]).unwrap();
     assert_eq!(open(&disk.restarted(Loss::Unsynced)).unwrap().ids("x"), [[2; 16]]);
+}
+
+#[test]
+fn what_a_failed_sync_gave_up_is_written_again_at_open() {
+    let disk = MemoryFiles::new();
+    let store = create(&disk).unwrap();
+    put(&store, "x", &[1]).unwrap();
+    disk.fail_at(disk.operations() + 1, Fault::Errno(5));
+    assert!(put(&store, "x", &[2]).is_err());
+    // The process starts again, and the cache still has what the disk never got.
+    let disk = disk.restarted(Loss::Nothing);
+    let store = open(&disk).unwrap();
+    assert_eq!(store.ids("x").len(), 2);
+    put(&store, "x", &[3]).unwrap();
+    assert_eq!(open(&disk.restarted(Loss::Unsynced)).unwrap().ids("x").len(), 3);
+}
+
+#[test]
+fn an_old_slot_is_wiped_on_the_medium_and_not_in_the_cache_alone() {
+    for fault in [Fault::Crash, Fault::Errno(5)] {
+        let disk = MemoryFiles::new();
+        let store = create(&disk).unwrap();
+        put(&store, "x", &[1, 2]).unwrap();
+        let before = disk.operations();
+        forget(&store, "x", &[1], 1).unwrap();
+        // The same again, but the process is killed, or the sync fails, when the zeros are in the cache alone.
+        let last = 2 * disk.operations() - before - 1;
+        disk.fail_at(last, fault);
+        assert!(forget(&store, "x", &[2], 2).is_err());
+        assert_eq!((disk.met(), disk.operations()), (Some(Operation::SyncData), last + 1));
+        let disk = disk.restarted(Loss::Nothing);
+        let store = open(&disk).unwrap();
+        assert_eq!(store.applied_erasure_height(), 2);
+        let free = 1 - (store.generation() % 2) as usize;
+        let slots = disk.restarted(Loss::Unsynced).bytes(&folder().join(SLOTS_FILE)).unwrap();
+        assert!(slots[free * 4096..][..4096].iter().all(|byte| *byte == 0), "{fault:?}");
+    }
 }
 
 #[test]

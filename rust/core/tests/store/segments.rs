@@ -229,6 +229,24 @@ fn a_failed_operation_stops_the_log_for_good() {
 }
 
 #[test]
+fn what_a_failed_sync_gave_up_is_written_again_at_open() {
+    let blocks = chain(&[0, 2, 1]);
+    let disk = MemoryFiles::new();
+    let log = create(&(Arc::new(disk.clone()) as Arc<dyn Files>));
+    log.append(&blocks[0], &[]).unwrap();
+    disk.fail_at(disk.operations() + 1, Fault::Errno(5));
+    assert!(log.append(&blocks[1], &[]).is_err());
+    // The process starts again, and the cache still has what the disk never got.
+    let disk = disk.restarted(Loss::Nothing);
+    let log = open(&(Arc::new(disk.clone()) as Arc<dyn Files>), 0).unwrap();
+    assert_eq!(log.height(), Some(1));
+    log.append(&blocks[2], &[]).unwrap();
+    let log = open(&(Arc::new(disk.restarted(Loss::Unsynced)) as Arc<dyn Files>), 0).unwrap();
+    assert_eq!(log.height(), Some(2));
+    blocks.iter().for_each(|block| check_block(&log, block));
+}
+
+#[test]
 fn an_append_costs_one_sync() {
     let disk = MemoryFiles::new();
     let log = create(&(Arc::new(disk.clone()) as Arc<dyn Files>));

@@ -149,7 +149,7 @@ fn writes(height: u64, dice: &mut Dice) -> WriteSet {
     let value = |dice: &mut Dice| (height == 0 || dice.below(4) > 0).then(|| [vec![7; 17], bytes(dice, 40)].concat());
     let mut writes: Vec<_> = paths.into_iter().map(|path| (digest::blake3(&path.to_be_bytes()), value(dice))).collect();
     writes.sort_unstable();
-    WriteSet { writes }
+    WriteSet::of(writes)
 }
 
 fn put(world: &mut World, dice: &mut Dice) -> Result<(), Failure> {
