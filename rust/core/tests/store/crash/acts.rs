@@ -8,9 +8,10 @@ use ehrfast_core::envelope::SealedPack;
 use ehrfast_core::state::WriteSet;
 use ehrfast_core::store::files::{Dice, Operation};
 use ehrfast_core::store::key_store::Entry;
+use ehrfast_core::store::segments::{Edit, Edits};
 use ehrfast_core::transaction::Transaction;
 
-use super::world::{CHAIN, Failure, GENESIS, KIND, Made, World};
+use super::world::{CHAIN, Failure, GENESIS, Going, Goings, KIND, Made, World};
 use crate::store::blocks::pack;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +24,8 @@ pub enum Act {
     Forget,
     /// A checkpoint of the newest block is written, synced or not.
     Checkpoint,
+    /// A block's segment is written anew without some transactions and records.
+    Rewrite,
     /// Everything is opened: not picked, but what every restart does.
     Open,
 }
@@ -43,6 +46,11 @@ pub const EXPECTED: &[(Act, Operation)] = &[
     (Act::Forget, Operation::SyncFolder),
     (Act::Checkpoint, Operation::Write),
     (Act::Checkpoint, Operation::SyncData),
+    (Act::Rewrite, Operation::CreateNew),
+    (Act::Rewrite, Operation::Write),
+    (Act::Rewrite, Operation::SyncData),
+    (Act::Rewrite, Operation::Rename),
+    (Act::Rewrite, Operation::SyncFolder),
     (Act::Open, Operation::CreateFolder),
     (Act::Open, Operation::CreateNew),
     (Act::Open, Operation::Rename),
@@ -55,10 +63,11 @@ pub const EXPECTED: &[(Act, Operation)] = &[
 
 impl Act {
     pub fn pick(dice: &mut Dice) -> Self {
-        match dice.below(10) {
+        match dice.below(11) {
             0..=4 => Act::Append,
             5 | 6 => Act::Put,
             7 => Act::Forget,
+            8 => Act::Rewrite,
             _ => Act::Checkpoint,
         }
     }
@@ -69,6 +78,7 @@ impl Act {
             Act::Put => put(world, dice),
             Act::Forget => forget(world, dice),
             Act::Checkpoint => checkpoint(world, dice),
+            Act::Rewrite => rewrite(world, dice),
             Act::Open => world.open(),
         }
     }
@@ -100,14 +110,14 @@ pub fn next_block(world: &World, dice: &mut Dice) -> Made {
     let writes = writes(height, dice);
     if height == 0 {
         let (block, next) = assemble_genesis(&mut log, &trie, header, GENESIS, writes).unwrap();
-        return Made { block, packs: Vec::new(), log, trie: next };
+        return Made { block, packs: Vec::new(), log, trie: next, gone: Goings::new(), tried: Goings::new() };
     }
     let mut packs = Vec::new();
     let entries = (0..1 + dice.below(3)).map(|_| entry(dice, &mut packs)).collect();
     let roots: Vec<_> = packs.iter().map(|pack: &Arc<SealedPack>| (pack.root, pack.wraps_root)).collect();
     let block: Block;
     (block, trie) = assemble(&mut log, &trie, header, entries, writes, &roots).unwrap();
-    Made { block, packs, log, trie }
+    Made { block, packs, log, trie, gone: Goings::new(), tried: Goings::new() }
 }
 
 fn bytes(dice: &mut Dice, most: u64) -> Vec<u8> {
@@ -190,4 +200,30 @@ fn checkpoint(world: &mut World, dice: &mut Dice) -> Result<(), Failure> {
         world.model.noted = vec![size];
     }
     Ok(outcome?)
+}
+
+fn rewrite(world: &mut World, dice: &mut Dice) -> Result<(), Failure> {
+    let last = (world.model.blocks.len() as u64).saturating_sub(1);
+    if last == 0 {
+        return Ok(());
+    }
+    let height = 1 + dice.below(last);
+    let made = &world.model.blocks[height as usize];
+    let transactions = (0..made.block.transactions.len()).map(Going::Transaction);
+    let records = made.packs.iter().enumerate();
+    let records = records.flat_map(|(pack, sealed)| (0..sealed.items.len()).map(move |at| Going::Record(pack, at)));
+    let goings: Goings = transactions.chain(records).filter(|_| dice.below(3) == 0).collect();
+    let edit = |going: &Going| match *going {
+        Going::Transaction(number) => Edit::Transaction(number),
+        Going::Record(pack, position) => Edit::Record { pack, position },
+    };
+    let edits = Edits::from([(height, goings.iter().map(edit).collect())]);
+    let outcome = world.node().log.rewrite(&edits, &[], None);
+    let made = &mut world.model.blocks[height as usize];
+    made.tried.extend(&goings);
+    if outcome.is_ok() {
+        made.gone.extend(&goings);
+    }
+    outcome?;
+    Ok(())
 }

@@ -169,7 +169,17 @@ fn nothing_acknowledged_is_lost_in_any_life() {
 /// One life of fixed acts, over and over: each of its file operations meets each fault.
 #[test]
 fn every_operation_gets_its_turn() {
-    let script = [Act::Append, Act::Put, Act::Append, Act::Checkpoint, Act::Append, Act::Put, Act::Forget, Act::Append];
+    let script = [
+        Act::Append,
+        Act::Put,
+        Act::Append,
+        Act::Checkpoint,
+        Act::Append,
+        Act::Rewrite,
+        Act::Put,
+        Act::Forget,
+        Act::Append,
+    ];
     let mut operations = 0;
     'operations: for operation in 0.. {
         for (number, fault) in (0..).zip(FAULTS) {
@@ -200,4 +210,27 @@ fn every_operation_gets_its_turn() {
         }
     }
     assert!(operations > 80, "{operations} operations");
+}
+
+/// The same key and nonce with another message, in a frame and in a record of the key store.
+#[test]
+fn a_key_stream_used_twice_is_seen() {
+    let mut world = World::small(MemoryFiles::seeded(1));
+    let mut dice = Dice::new(1);
+    world.open().unwrap();
+    for act in [Act::Append, Act::Put, Act::Append] {
+        act.run(&mut world, &mut dice).unwrap();
+    }
+    let written = world.disk().written();
+    assert_eq!(Streams::default().read(&written), 0);
+    let frame = written.iter().find(|bytes| bytes.starts_with(b"ehrb")).unwrap();
+    let record = written.iter().rfind(|bytes| streams::record(bytes).is_some()).unwrap();
+    for sealed in [frame, record] {
+        let mut other = sealed.clone();
+        // The last byte before the tag.
+        let last = other.len() - 17;
+        other[last] ^= 1;
+        assert_eq!(Streams::default().read(&[&written[..], &[other]].concat()), 1);
+        assert_eq!(Streams::default().read(&[&written[..], std::slice::from_ref(sealed)].concat()), 0, "the same bytes again");
+    }
 }

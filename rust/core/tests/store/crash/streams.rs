@@ -119,9 +119,7 @@ impl Streams {
 
     /// Every section of a frame.
     fn frame(&mut self, segments: &HashMap<Vec<u8>, [u8; 32]>, frame: &[u8]) -> usize {
-        let length = u32::from_be_bytes(frame[4..8].try_into().unwrap()) as usize;
-        let header = &frame[16..16 + length];
-        assert_eq!(digest::keyed(Use::FrameCheck, &[header])[..8], frame[8..16], "a frame in one write");
+        let Some(header) = header(frame) else { return 0 };
         let mut reader = Reader::new(header, 512).unwrap();
         reader.array_of(8).unwrap();
         reader.expect_int(1).unwrap();
@@ -129,7 +127,7 @@ impl Streams {
         reader.text().unwrap();
         reader.uint().unwrap();
         let salt = reader.bytes().unwrap();
-        let (mut rest, mut reused) = (&frame[16 + length..], 0);
+        let (mut rest, mut reused) = (&frame[16 + header.len()..], 0);
         for number in 0..reader.array().unwrap() as u64 {
             let (sealed, after) = rest.split_at(reader.uint().unwrap() as usize);
             let mut info = Writer::new();
@@ -157,7 +155,7 @@ impl Streams {
 }
 
 /// length (4) ‖ salt (32) ‖ check (12) ‖ sealed.
-fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+pub fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (length, salt, check) = (bytes.get(..4)?, bytes.get(4..36)?, bytes.get(36..48)?);
     if digest::keyed(Use::EntryCheck, &[length, salt])[..12] != *check {
         return None;
@@ -179,4 +177,11 @@ fn entries(plain: &[u8]) -> Option<Vec<(Vec<u8>, [u8; 32])>> {
     }
     reader.finish().ok()?;
     Some(segments)
+}
+
+/// magic (4) ‖ length (4) ‖ check (8) ‖ header; four bytes alone may look like the magic by chance.
+fn header(frame: &[u8]) -> Option<&[u8]> {
+    let length = u32::from_be_bytes(frame.get(4..8)?.try_into().ok()?) as usize;
+    let header = frame.get(16..16_usize.checked_add(length)?)?;
+    (digest::keyed(Use::FrameCheck, &[header])[..8] == frame[8..16]).then_some(header)
 }

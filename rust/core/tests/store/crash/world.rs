@@ -1,18 +1,18 @@
 //! A node's files, and the model of what they must hold: the one place that says what may be found after a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use ehrfast_core::block::{Block, BlockLeaf};
 use ehrfast_core::digest;
-use ehrfast_core::envelope::SealedPack;
+use ehrfast_core::envelope::{SealedPack, part_digest};
 use ehrfast_core::merkle::log::Log;
 use ehrfast_core::merkle::trie::Trie;
 use ehrfast_core::store::checkpoint_file::{CheckpointFile, CheckpointFileError};
 use ehrfast_core::store::files::{Dice, Files, Loss, MemoryFiles};
 use ehrfast_core::store::key_store::{KeyStore, KeyStoreError, SLOTS_FILE};
-use ehrfast_core::store::segments::{Item, LogError, OpenLog, Outcome, Scan, SegmentLog};
+use ehrfast_core::store::segments::{Frame, Item, LogError, OpenLog, Outcome, Scan, SegmentLog};
 
 use super::acts::next_block;
 use super::pairs;
@@ -50,9 +50,21 @@ impl Failure {
     }
 }
 
+/// What a rewriting takes out of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Going {
+    Transaction(usize),
+    Record(usize, usize),
+}
+
+pub type Goings = BTreeSet<Going>;
+
 /// A block with its packs, and the trees with it.
 #[derive(Clone, Debug)]
 pub struct Made {
+    /// What is gone from it, and what may be gone because it was tried.
+    pub gone: Goings,
+    pub tried: Goings,
     pub block: Block,
     pub packs: Vec<Arc<SealedPack>>,
     pub log: Log,
@@ -224,6 +236,13 @@ impl World {
             Some(tried) if there == model.blocks.len() + 1 => model.acknowledge(tried),
             _ => assert_eq!(there, model.blocks.len(), "blocks there, and blocks acknowledged"),
         }
+        let node = self.node.as_ref().unwrap();
+        for made in &mut self.model.blocks {
+            let found = goings(&node.log.read(made.block.head.height).unwrap());
+            assert!(found.is_superset(&made.gone), "what was taken out is back");
+            assert!(found.is_subset(&made.tried), "more is gone than was taken out");
+            (made.gone, made.tried) = (found.clone(), found);
+        }
         let note = self.node().slots.read().unwrap();
         let model = &mut self.model;
         let size = note.as_deref().map_or(0, size_of_note);
@@ -280,16 +299,39 @@ impl World {
     }
 }
 
-fn check_frame(frame: &ehrfast_core::store::segments::Frame, made: &Made) {
+/// What stands in a frame as its digest.
+fn goings(frame: &Frame) -> Goings {
+    let erased = |item: &Item<'_>| matches!(item, Item::Erased(_));
+    let transactions = frame.transactions().unwrap().into_iter().enumerate();
+    let mut found: Goings =
+        transactions.filter(|(_, item)| erased(item)).map(|(number, _)| Going::Transaction(number)).collect();
+    for pack in 0..frame.pack_roots().unwrap().len() {
+        for (position, (item, wraps)) in frame.pack_items(pack).unwrap().iter().enumerate() {
+            assert_eq!(erased(item), erased(wraps));
+            found.extend(erased(item).then_some(Going::Record(pack, position)));
+        }
+    }
+    found
+}
+
+fn check_frame(frame: &Frame, made: &Made) {
     let block = &made.block;
+    assert_eq!(goings(frame), made.gone);
     assert_eq!(frame.leaves().unwrap(), block.leaves);
-    let received: Vec<_> = block.transactions.iter().map(|received| Item::Kept(received)).collect();
-    assert_eq!(frame.transactions().unwrap(), received);
+    for (item, received) in frame.transactions().unwrap().into_iter().zip(&block.transactions) {
+        let digest = digest::sha256(received);
+        assert!(item == Item::Kept(received) || item == Item::Erased(digest));
+    }
     assert_eq!(frame.receipts().unwrap(), block.receipts);
     assert_eq!(frame.write_set().unwrap(), block.write_set);
     assert_eq!(frame.transaction_ids().unwrap(), block.transaction_ids);
     assert_eq!(frame.pack_roots().unwrap().len(), made.packs.len());
     for (number, pack) in made.packs.iter().enumerate() {
-        assert_eq!(frame.pack(number).unwrap(), **pack);
+        let found = frame.pack_items(number).unwrap();
+        assert_eq!(found.len(), pack.items.len());
+        for ((item, wraps), (bytes, beside)) in found.into_iter().zip(pack.items.iter().zip(&pack.wraps)) {
+            assert!(item.kept().is_none_or(|kept| kept == bytes) && item.digest() == part_digest(bytes));
+            assert!(wraps.kept().is_none_or(|kept| kept == beside) && wraps.digest() == part_digest(beside));
+        }
     }
 }
