@@ -1,6 +1,6 @@
 """The typed face of the Rust module, a section for each of its files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, final
 
 import numpy as np
@@ -509,19 +509,30 @@ class Trie:
     """One immutable version of the state trie; an update gives a new version that shares structure with the old.
 
     The root depends on nothing but the set of (path, stored): 32 zero bytes when empty, else the compact binary tree
-    of docs/formats.md. About 110 bytes of memory a key.
+    of docs/formats.md. A version made by ``Trie()`` and its successors is in memory, about 110 bytes a key. One from
+    ``StateDb.restore`` has its top in memory, about 10 bytes a key, and reads buckets of at most 32 keys from the
+    state database, each checked against its hash, of which it keeps the last 48 MB.
     """
 
     def __init__(self) -> None: ...
     @staticmethod
     def from_state(state: StateDb) -> Trie:
-        """Loads all of the state by one scan."""
+        """Opens and hashes every value of a state by one scan: what checks a database.
+
+        Raises:
+            CorruptionError: ``state.corrupt``.
+        """
 
     @property
     def root(self) -> bytes: ...
     def __len__(self) -> int: ...
     def update(self, writes: WriteSet) -> Trie:
-        """The version after these writes; about 1 us a key."""
+        """The version after these writes; about 1 us a key, and 10 us for each bucket to be read.
+
+        Raises:
+            CorruptionError: ``state.corrupt``, the database does not hold what this version is made of.
+            UnavailableError: ``state.unavailable``.
+        """
 
     def prove(self, path: bytes) -> bytes:
         """A proof of what is stored at ``path`` (32 bytes), or that nothing is; canonical CBOR, under 800 bytes among
@@ -529,6 +540,8 @@ class Trie:
 
         Raises:
             InvalidInputError: ``path.wrong_length``.
+            CorruptionError: ``state.corrupt``, the database does not hold what this version is made of.
+            UnavailableError: ``state.unavailable``.
         """
 
 def verify_state_proof(root: bytes, path: bytes, stored: bytes | None, proof: Buffer) -> None:
@@ -1769,6 +1782,42 @@ class StateDb:
             ConflictError: ``state.not_next``.
             UnavailableError: ``store.…``, then ``state.poisoned``.
         """
+
+    def publish(self, block: Block, trie: Trie, log: Log) -> None:
+        """Applies the next block, lets the trie after it rest on the database, and moves whole tiles of the log there.
+
+        Args:
+            block: durable.
+            trie: the version after it; from then on it need not keep in memory what it reads as the state of this
+                block, whatever is applied later.
+            log: its tree, with the block's leaves.
+
+        Raises:
+            ConflictError: ``state.not_next``.
+            UnavailableError: ``store.…``, then ``state.poisoned``.
+        """
+
+    def keep_top(self, trie: Trie) -> None:
+        """Keeps the hashes of a trie's buckets, so that the next open need not scan the state. It must be the version
+        of the last block applied."""
+
+    def restore(
+        self, log: SegmentLog, progress: Callable[[int, int], object] | None = None
+    ) -> tuple[Trie, Log]:
+        """Brings the state to the log's last block, and gives the trie and the tree of the log.
+
+        Blocks are read from where the database, the kept top and the kept tiles end; what does not fit the block
+        leaves is thrown away and built from the log.
+
+        Args:
+            progress: called with (steps done, all steps); two steps a block to be read.
+
+        Raises:
+            CorruptionError: ``state.wrong_root``, ``log.broken_link`` (height), ``log.empty``, ``log.damaged``.
+        """
+
+    def known_transactions(self, ids: Sequence[bytes]) -> list[bytes]:
+        """Those of the ids that were applied, ever."""
 
     def apply_frame(self, frame: Frame) -> None:
         """The same from a stored block."""

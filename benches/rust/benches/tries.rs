@@ -105,7 +105,7 @@ pub fn state_trie(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("state_proof");
     let mut numbers = asked.iter().cycle();
     group.bench_function(format!("{variant}, made|ehrfast"), |bencher| {
-        bencher.iter(|| trie.prove(&seeded("path", *numbers.next().expect("a cycle"))).encode());
+        bencher.iter(|| trie.prove(&seeded("path", *numbers.next().expect("a cycle"))).expect("in memory").encode());
     });
     let mut numbers = asked.iter().cycle();
     group.bench_function(format!("{variant}, made|jmt"), |bencher| {
@@ -117,7 +117,8 @@ pub fn state_trie(criterion: &mut Criterion) {
     });
     group.finish();
     let mean = |sizes: Vec<usize>| sizes.iter().sum::<usize>() as f64 / sizes.len() as f64;
-    let sizes = asked.iter().map(|number| trie.prove(&seeded("path", *number)).encode().len()).collect();
+    let sizes =
+        asked.iter().map(|number| trie.prove(&seeded("path", *number)).expect("in memory").encode().len()).collect();
     fact("state_proof", &format!("{variant}, size"), "ehrfast", mean(sizes));
     let sizes = asked
         .iter()

@@ -248,6 +248,7 @@ class Chain:
             subscription.stop()
         if self._engine is not None and self._failure is None:
             self._slots.write(self._published.note, sync=True)
+            self._state.keep_top(self._published.trie)
         self._state.close()
         self._segments.close()
 
@@ -477,7 +478,9 @@ class Chain:
         block, execution = oldest.block, oldest.execution
         commit(self._segments, block, execution.packs)
         with self._state_lock:
-            published = publish(block, oldest.trie, state=self._state, signer=self._signer, slots=self._slots)
+            published = publish(
+                block, oldest.trie, log=self._log, state=self._state, signer=self._signer, slots=self._slots
+            )
             self._published = published
             self._window.add(oldest.ids, block.time_ms)
             kept = [(self._pending.pop(receipt.id, None), receipt) for receipt in execution.receipts]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ehrfast._core import Block, CheckpointFile, SigningKey, StateDb, Trie
+from ehrfast._core import Block, CheckpointFile, Log, SigningKey, StateDb, Trie
 from ehrfast.model.checkpoint import Checkpoint, sign_checkpoint
 
 
@@ -37,13 +37,15 @@ class Published:
     note: bytes = field(repr=False)
 
 
-def publish(block: Block, trie: Trie, *, state: StateDb, signer: SigningKey, slots: CheckpointFile) -> Published:
-    """Feeds the state database and signs the checkpoint.
+def publish(
+    block: Block, trie: Trie, *, log: Log, state: StateDb, signer: SigningKey, slots: CheckpointFile
+) -> Published:
+    """Feeds the state database, lets trie and log rest on it, and signs the checkpoint.
 
     The slot is written without a sync of its own: it only ever names a block that is already durable, so a lost slot
     is signed again at open, and a kept one can never name a lost block.
     """
-    state.apply(block)
+    state.publish(block, trie, log)
     note = sign_checkpoint(Checkpoint(block.chain_id, block.tree_size, block.log_root), signer)
     slots.write(note, sync=False)
     return Published(

@@ -1,7 +1,8 @@
 """Recovery: from the files of a chain to the state it was in. The log is the truth; everything else is rebuilt from it.
 
 Refuses a log shorter than a known checkpoint or inconsistent with it, and a state root that does not recompute.
-A state database that is behind is caught up by replaying write sets; one that is ahead or different is thrown away.
+The state database, with the top of the trie and the tiles of the log beside it, is caught up by replaying write sets;
+what is ahead, different or damaged is thrown away. A clean open reads the last blocks only.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def create_log(
     segments.append(block, ())
     state = _open_state(folder, genesis, keys, read_only=False)
     slots = CheckpointFile.open(str(folder / "checkpoint"))
-    published = publish(block, trie, state=state, signer=signer, slots=slots)
+    published = publish(block, trie, log=log, state=state, signer=signer, slots=slots)
     slots.write(published.note, sync=True)
     state.close()
     segments.close()
@@ -114,17 +115,23 @@ def recover(
         raise CorruptionError("log.empty", {"segment": str(folder.name)})
     if not read_only and (segments.last_segment_height or 0) <= segment_mark(keys, genesis.chain_id) > 0:
         segments.roll()
-    log, window, last = _read_log(segments, genesis, segments.height, progress)
-    for checkpoint in (known, *cosigned):
-        _require_checkpoint(log, checkpoint)
     state = _open_state(folder, genesis, keys, read_only=read_only)
-    trie = _bring_up_state(state, segments, segments.height)
-    head = head_of(last)
-    root = log.root()
-    if note is None or known_size < log.tree_size:
-        note = sign_checkpoint(Checkpoint(genesis.chain_id, log.tree_size, root), signer)
-        if not read_only:
-            slots.write(note, sync=True)
+    try:
+        trie, log = state.restore(segments, _in_blocks(progress, segments.height + 1))
+        if log.leaf_hash(0) != _genesis_leaf_hash(genesis):
+            raise CorruptionError("log.other_genesis")
+        for checkpoint in (known, *cosigned):
+            _require_checkpoint(log, checkpoint)
+        last = segments.read(segments.height)
+        head, root = head_of(last), log.root()
+        if note is None or known_size < log.tree_size:
+            note = sign_checkpoint(Checkpoint(genesis.chain_id, log.tree_size, root), signer)
+            if not read_only:
+                slots.write(note, sync=True)
+    except BaseException:
+        state.close()
+        segments.close()
+        raise
     published = Published(
         chain_id=genesis.chain_id,
         height=head.height,
@@ -137,6 +144,7 @@ def recover(
         trie=trie,
         note=note,
     )
+    window = ReplayWindow(state.known_transactions, head.time_ms + WINDOW_MS) if head.height else ReplayWindow()
     return Recovered(segments, state, log, slots, published, window)
 
 
@@ -165,29 +173,12 @@ def _open_or_remake(folder: Path, key: bytes) -> StateDb:
         return StateDb.open(str(folder), key)
 
 
-def _read_log(
-    segments: SegmentLog, genesis: Genesis, height: int, progress: Callable[[int, int], None] | None
-) -> tuple[Log, ReplayWindow, Frame]:
-    log, window = Log(), ReplayWindow()
-    last = segments.read(height)
-    oldest_seen = head_of(last).time_ms - WINDOW_MS
-    previous_root = log.root()
-    for number in range(height + 1):
-        frame = last if number == height else segments.read(number)
-        head = head_of(frame)
-        linked = head.first_index == log.tree_size and head.previous_root == previous_root and head.height == number
-        if not linked or head.chain_id != genesis.chain_id:
-            raise CorruptionError("log.broken_link", {"height": number})
-        leaves = frame.leaves
-        log.append(leaves)
-        previous_root = log.root()
-        if head.time_ms >= oldest_seen:
-            window.add((leaf[1:33] for leaf in leaves if leaf[:1] == b"\x01"), head.time_ms)
-        if progress is not None:
-            progress(number + 1, height + 1)
-    if log.leaf_hash(0) != _genesis_leaf_hash(genesis):
-        raise CorruptionError("log.other_genesis")
-    return log, window, last
+def _in_blocks(progress: Callable[[int, int], None] | None, blocks: int) -> Callable[[int, int], None] | None:
+    """Whatever the steps of recovery are, the caller is told of blocks."""
+    if progress is None:
+        return None
+    progress(0, blocks)
+    return lambda done, total: progress(blocks * done // total, blocks)
 
 
 def _genesis_leaf_hash(genesis: Genesis) -> bytes:
@@ -201,33 +192,3 @@ def _require_checkpoint(log: Log, known: Checkpoint | None) -> None:
         raise CorruptionError("log.shorter_than_checkpoint", {"known": known.tree_size, "found": log.tree_size})
     if log.root(known.tree_size) != known.root:
         raise CorruptionError("log.not_the_checkpoint", {"tree_size": known.tree_size})
-
-
-def _bring_up_state(state: StateDb, segments: SegmentLog, height: int) -> Trie:
-    """Catches the state database up with the log, or rebuilds it; every replayed write set must reproduce its root."""
-    trie = _trie_at_applied(state, segments, height)
-    if trie is None:
-        state.clear()
-        trie = Trie()
-    first = 0 if state.applied_height is None else state.applied_height + 1
-    for number in range(first, height + 1):
-        frame = segments.read(number)
-        trie = trie.update(frame.write_set)
-        if trie.root != head_of(frame).state_root:
-            raise CorruptionError("state.wrong_root", {"height": number})
-        state.apply_frame(frame)
-    return trie
-
-
-def _trie_at_applied(state: StateDb, segments: SegmentLog, height: int) -> Trie | None:
-    applied = state.applied_height
-    if applied is None or applied > height:
-        return None
-    head_frame = segments.read(applied)
-    if head_frame.leaf_hash != state.applied_leaf_hash:
-        return None
-    try:
-        trie = Trie.from_state(state)
-    except CorruptionError:
-        return None
-    return trie if trie.root == head_of(head_frame).state_root else None

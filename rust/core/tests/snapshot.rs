@@ -21,7 +21,8 @@ fn load(state: &State) -> Trie {
 }
 
 fn prove(trie: &Trie, bounds: &Bounds) -> Vec<u8> {
-    prove_range(bounds, |path| Ok::<_, Infallible>((trie.prove(path), trie.value_digest(path)))).unwrap()
+    prove_range(bounds, |path| Ok::<_, Infallible>((trie.prove(path).unwrap(), trie.value_digest(path).unwrap())))
+        .unwrap()
 }
 
 fn entries(state: &State, bounds: &Bounds) -> Vec<(Path, Digest)> {
@@ -144,7 +145,8 @@ proptest! {
 
 fn chunk(state: &State, trie: &Trie, from: Path, weight: usize) -> StateChunk {
     let rest = state.range(from..).map(|(path, stored)| Ok::<_, Infallible>((*path, stored.clone())));
-    StateChunk::build(from, weight, rest, |path| Ok((trie.prove(path), trie.value_digest(path)))).unwrap()
+    StateChunk::build(from, weight, rest, |path| Ok((trie.prove(path).unwrap(), trie.value_digest(path).unwrap())))
+        .unwrap()
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod blocks;
 mod checkpoint_file;
 mod crash;
 mod key_store;
+mod projection;
 mod rewrite;
 mod segments;
 mod state_db;

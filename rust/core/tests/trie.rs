@@ -1,11 +1,14 @@
 //! The state trie against a twin that hashes the definition, one key at a time and without sharing anything.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ehrfast_core::digest::{Digest, Use, blake3, keyed};
 use ehrfast_core::merkle::trie::{Trie, TrieError};
 use ehrfast_core::merkle::trie_proof::{EMPTY, Found, TrieProof, TrieProofError, leaf_hash};
-use ehrfast_core::state::{Path, WriteSet};
+use ehrfast_core::merkle::trie_source::{LeafSource, Leaves};
+use ehrfast_core::state::{Path, StateError, WriteSet};
 use proptest::prelude::*;
 
 use crate::pinned::pinned;
@@ -52,6 +55,37 @@ fn load(state: &State) -> Trie {
     Trie::load(state.iter().map(|(path, stored)| Ok::<_, TrieError>((*path, blake3(stored))))).unwrap()
 }
 
+/// One version of a state as a store holds it.
+#[derive(Debug, Default)]
+struct Version {
+    rows: BTreeMap<Path, Digest>,
+    reads: AtomicUsize,
+}
+
+impl Version {
+    fn of(state: &State) -> Arc<Self> {
+        let rows = state.iter().map(|(path, stored)| (*path, blake3(stored))).collect();
+        Arc::new(Version { rows, reads: AtomicUsize::new(0) })
+    }
+}
+
+impl LeafSource for Version {
+    fn leaves(&self, from: Path, to: Option<Path>) -> Leaves<'_> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let rows = self.rows.range(from..).take_while(move |(path, _)| to.is_none_or(|to| **path < to));
+        Box::new(rows.map(|(path, value)| Ok((*path, *value))))
+    }
+}
+
+fn apply(state: &mut State, writes: &WriteSet) {
+    for (path, stored) in &writes.writes {
+        match stored.clone() {
+            Some(stored) => state.insert(*path, stored),
+            None => state.remove(path),
+        };
+    }
+}
+
 /// Paths that agree on long prefixes: a few bases with a few bits flipped anywhere.
 fn close_path() -> impl Strategy<Value = Path> {
     let base = prop_oneof![Just([0_u8; 32]), Just([0xff; 32]), any::<u8>().prop_map(|byte| [byte % 4; 32])];
@@ -72,10 +106,10 @@ fn block() -> impl Strategy<Value = Vec<(Path, Option<u8>)>> {
 
 /// What is stored, a proof of it, and a root are consistent, and the opposite cannot be shown with the same proof.
 fn check(trie: &Trie, root: &Digest, path: &Path, stored: Option<&[u8]>) -> Result<(), TestCaseError> {
-    let proof = trie.prove(path);
+    let proof = trie.prove(path).unwrap();
     prop_assert_eq!(proof.verify(root, path, stored), Ok(()));
     prop_assert_eq!(TrieProof::decode(&proof.encode()), Ok(proof.clone()));
-    prop_assert_eq!(trie.value_digest(path), stored.map(blake3));
+    prop_assert_eq!(trie.value_digest(path).unwrap(), stored.map(blake3));
     match stored {
         Some(stored) => {
             prop_assert_eq!(proof.verify(root, path, None), Err(TrieProofError::Opposite));
@@ -98,12 +132,7 @@ proptest! {
         for block in blocks {
             let (trie, mut state) = versions.last().unwrap().clone();
             let writes = set(block.into_iter().map(|(path, byte)| (path, byte.map(|byte| vec![byte; 20]))));
-            for (path, stored) in &writes.writes {
-                match stored.clone() {
-                    Some(stored) => state.insert(*path, stored),
-                    None => state.remove(path),
-                };
-            }
+            apply(&mut state, &writes);
             versions.push((trie.update(&writes).unwrap(), state));
         }
         for (trie, state) in &versions {
@@ -115,6 +144,49 @@ proptest! {
                 check(trie, &root, path, state.get(path).map(Vec::as_slice))?;
             }
         }
+    }
+
+    /// Whatever is in memory or not, and however far the store is behind: `lag` versions are executed before one is
+    /// settled, as while a block is being synced.
+    #[test]
+    fn versions_over_a_store_equal_those_in_memory(
+        first in block(), blocks in prop::collection::vec(block(), 0..6), asked in prop::collection::vec(any_path(), 1..10),
+        lag in 0..3_usize, hot in prop_oneof![Just(0_usize), Just(4_000), Just(1 << 20)], keep in any::<u8>(),
+    ) {
+        let mut state = State::new();
+        apply(&mut state, &set(first.into_iter().map(|(path, byte)| (path, byte.map(|byte| vec![byte; 20])))));
+        let mut versions = vec![(Trie::scan(Version::of(&state), hot).unwrap(), state.clone())];
+        for (number, block) in blocks.into_iter().enumerate() {
+            let writes = set(block.into_iter().map(|(path, byte)| (path, byte.map(|byte| vec![byte; 20]))));
+            let trie = versions[number].0.update(&writes).unwrap();
+            apply(&mut state, &writes);
+            versions.push((trie, state.clone()));
+            if number >= lag {
+                let (trie, state) = &versions[number - lag];
+                trie.settle(Version::of(state));
+            }
+            // Some are let go before they were settled.
+            if keep >> number & 1 == 0 && number > lag {
+                versions[number - lag - 1].0 = Trie::scan(Version::of(&versions[number - lag - 1].1), hot).unwrap();
+            }
+        }
+        for (trie, state) in &versions {
+            let root = root_of(state);
+            prop_assert_eq!(trie.root(), root);
+            prop_assert_eq!(trie.len(), state.len());
+            for path in asked.iter().chain(state.keys()) {
+                check(trie, &root, path, state.get(path).map(Vec::as_slice))?;
+            }
+            let again = Trie::from_top(&trie.top(), Version::of(state), hot).unwrap();
+            prop_assert_eq!((again.root(), again.len()), (root, state.len()));
+            for path in &asked {
+                check(&again, &root, path, state.get(path).map(Vec::as_slice))?;
+            }
+        }
+        let (oldest, _) = &versions[0];
+        let changed: Vec<Path> = versions.iter().flat_map(|(_, state)| state.keys().copied()).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+        let caught_up = Trie::from_top(&oldest.top(), Version::of(&state), hot).unwrap().rescanned(&changed).unwrap();
+        prop_assert_eq!(caught_up.root(), root_of(&state));
     }
 
     #[test]
@@ -145,7 +217,7 @@ proptest! {
         let root = trie.root();
         for path in [asked, *state.keys().next().unwrap()] {
             let stored = state.get(&path).map(Vec::as_slice);
-            let bytes = trie.prove(&path).encode();
+            let bytes = trie.prove(&path).unwrap().encode();
             for end in 0..bytes.len() {
                 prop_assert!(TrieProof::decode(&bytes[..end]).is_err());
             }
@@ -183,18 +255,108 @@ fn loads_in_batches_as_in_one() {
 }
 
 #[test]
+fn a_scan_equals_the_definition_around_bucket_sizes() {
+    for count in [0, 1, 2, 31, 32, 33, 34, 63, 64, 65, 1000, 40_000] {
+        let state = random_state(count);
+        let trie = Trie::scan(Version::of(&state), 0).unwrap();
+        assert_eq!((trie.root(), trie.len()), (root_of(&state), state.len()), "{count}");
+        assert_eq!(Trie::from_top(&trie.top(), Version::of(&state), 0).unwrap().root(), trie.root(), "{count}");
+    }
+}
+
+#[test]
+fn only_the_buckets_that_are_asked_for_are_read_and_few_stay() {
+    let state = random_state(20_000);
+    let source = Version::of(&state);
+    let top = Trie::scan(Version::of(&state), 0).unwrap().top();
+    let trie = Trie::from_top(&top, Arc::clone(&source) as Arc<dyn LeafSource>, 100_000).unwrap();
+    let reads = || source.reads.load(Ordering::Relaxed);
+    assert_eq!((reads(), trie.hot_bytes()), (0, 0));
+    let path = state.keys().next().unwrap();
+    trie.prove(path).unwrap();
+    trie.prove(path).unwrap();
+    assert_eq!(reads(), 1);
+    let writes = set(state.keys().step_by(10).map(|path| (*path, Some(vec![9; 20]))));
+    let next = trie.update(&writes).unwrap();
+    assert!(reads() < 1200, "{}", reads());
+    let mut changed = state.clone();
+    apply(&mut changed, &writes);
+    next.settle(Version::of(&changed));
+    assert!(next.hot_bytes() <= 100_000 && next.hot_bytes() > 50_000, "{}", next.hot_bytes());
+    assert_eq!(next.root(), root_of(&changed));
+    let missing = Trie::from_top(&top, Arc::new(Version::default()), 0).unwrap();
+    assert_eq!(missing.root(), trie.root());
+    assert!(matches!(missing.prove(path), Err(TrieError::Damaged(_))));
+}
+
+#[derive(Debug)]
+struct Broken;
+
+impl LeafSource for Broken {
+    fn leaves(&self, _from: Path, _to: Option<Path>) -> Leaves<'_> {
+        Box::new(std::iter::once(Err(StateError::Unavailable(std::io::ErrorKind::StorageFull.into()))))
+    }
+}
+
+#[test]
+fn leaves_that_are_not_the_version_are_noticed_in_every_use() {
+    let state = random_state(3_000);
+    let top = Trie::scan(Version::of(&state), 0).unwrap().top();
+    let path = *state.keys().nth(1_234).unwrap();
+    let changed = |change: &dyn Fn(&mut State)| {
+        let mut other = state.clone();
+        change(&mut other);
+        Trie::from_top(&top, Version::of(&other), 0).unwrap()
+    };
+    let other_value = changed(&|state| _ = state.insert(path, vec![1; 17]));
+    let one_less = changed(&|state| _ = state.remove(&path));
+    let one_more = changed(&|state| _ = state.insert(flipped(&path, 255), vec![1; 17]));
+    for trie in [other_value, one_less, one_more] {
+        assert!(matches!(trie.prove(&path), Err(TrieError::Damaged(_))));
+        assert!(matches!(trie.value_digest(&path), Err(TrieError::Damaged(_))));
+        assert!(matches!(trie.update(&set([(path, None)])), Err(TrieError::Damaged(_))));
+        trie.prove(state.keys().next().unwrap()).unwrap();
+    }
+    let broken = Trie::from_top(&top, Arc::new(Broken), 0).unwrap();
+    let full = Err(TrieError::Unavailable(std::io::ErrorKind::StorageFull));
+    assert_eq!(broken.prove(&path).map(|_| ()), full);
+    assert_eq!(broken.update(&set([(path, None)])).map(|_| ()), full);
+    assert_eq!(broken.rescanned(&[path]).map(|_| ()), full);
+    assert_eq!(Trie::scan(Arc::new(Broken), 0).map(|_| ()), full);
+}
+
+#[test]
+fn a_top_has_one_form() {
+    let state = random_state(100);
+    let top = Trie::scan(Version::of(&state), 0).unwrap().top();
+    let read = |bytes: &[u8]| Trie::from_top(bytes, Version::of(&state), 0);
+    assert_eq!(read(&top).unwrap().top(), top);
+    for end in 0..top.len() {
+        assert!(read(&top[..end]).is_none());
+    }
+    assert!(read(&[&top[..], &[0]].concat()).is_none());
+    assert!(read(&[&[0, 33][..], &[0; 32]].concat()).is_none());
+    for at in 0..8 * top.len() {
+        let mut flipped = top.clone();
+        flipped[at / 8] ^= 1 << (at % 8);
+        // Whatever it says, it is another top or none.
+        assert!(read(&flipped).is_none_or(|trie| trie.top() == flipped));
+    }
+}
+
+#[test]
 fn no_present_key_has_a_proof_of_absence() {
     let state = random_state(40);
     let trie = load(&state);
     for (path, stored) in &state {
-        let proof = trie.prove(path);
+        let proof = trie.prove(path).unwrap();
         let with = |found| TrieProof { found, ..proof.clone() };
         assert!(with(Found::Nothing).verify(&trie.root(), path, None).is_err());
         let own = Found::Other { path: *path, value: blake3(stored) };
         assert_eq!(with(own).verify(&trie.root(), path, None), Err(TrieProofError::OtherIsOwn));
         // Everything true about any other leaf says nothing about this path, at whatever depth it is cut off.
         for other in state.keys().filter(|other| *other != path) {
-            let (its_proof, value) = (trie.prove(other), blake3(&state[other]));
+            let (its_proof, value) = (trie.prove(other).unwrap(), blake3(&state[other]));
             for depth in 0..=its_proof.siblings.len() {
                 let cut = TrieProof {
                     siblings: its_proof.siblings[..depth].to_vec(),
@@ -229,8 +391,8 @@ fn another_leaf_must_be_on_the_way() {
     let trie = load(&state);
     let mut near = [0; 32];
     near[31] = 1;
-    assert_eq!(trie.prove(&near).verify(&trie.root(), &near, None), Ok(()));
-    assert_eq!(trie.prove(&near).verify(&trie.root(), &[0x80; 32], None), Err(TrieProofError::OtherElsewhere));
+    assert_eq!(trie.prove(&near).unwrap().verify(&trie.root(), &near, None), Ok(()));
+    assert_eq!(trie.prove(&near).unwrap().verify(&trie.root(), &[0x80; 32], None), Err(TrieProofError::OtherElsewhere));
 }
 
 #[test]
@@ -275,7 +437,7 @@ fn empty_siblings_cost_a_bit() {
     // The two ways part at the last bit only.
     let state: State = [([0; 32], vec![1; 17]), (std::array::from_fn(|at| u8::from(at == 31)), vec![2; 17])].into();
     let trie = load(&state);
-    let proof = trie.prove(&[0; 32]);
+    let proof = trie.prove(&[0; 32]).unwrap();
     assert_eq!(proof.siblings.len(), 256);
     assert_eq!(proof.encode().len(), 1 + 1 + 3 + (2 + 32) + (2 + 32) + 1);
     assert_eq!(proof.verify(&trie.root(), &[0; 32], Some(&[1; 17])), Ok(()));
@@ -306,12 +468,12 @@ fn generated_proofs_are_pinned() {
     assert_eq!(hex::encode(trie.root()), pinned("state_trie", "root"));
     let mut encodings = blake3::Hasher::new();
     for path in state.keys().chain(&absent) {
-        let bytes = trie.prove(path).encode();
+        let bytes = trie.prove(path).unwrap().encode();
         encodings.update(&u32::try_from(bytes.len()).unwrap().to_be_bytes()).update(&bytes);
     }
     assert_eq!(encodings.finalize().to_hex().as_str(), pinned("state_trie", "proofs"));
     let three = load(&state.into_iter().take(3).collect());
-    assert_eq!(hex::encode(three.prove(&absent[0]).encode()), pinned("state_trie", "example"));
+    assert_eq!(hex::encode(three.prove(&absent[0]).unwrap().encode()), pinned("state_trie", "example"));
 }
 
 #[test]
@@ -380,7 +542,7 @@ fn figures() {
     let root = trie.root();
     let asked: Vec<Path> = (0..20_000).map(|n| random_path(n * 50)).collect();
     let start = Instant::now();
-    let proofs: Vec<TrieProof> = asked.iter().map(|path| trie.prove(path)).collect();
+    let proofs: Vec<TrieProof> = asked.iter().map(|path| trie.prove(path).unwrap()).collect();
     println!("prove: {:?}", start.elapsed() / 20_000);
     let start = Instant::now();
     let bytes: Vec<Vec<u8>> = proofs.iter().map(TrieProof::encode).collect();
@@ -388,7 +550,7 @@ fn figures() {
     let sizes = bytes.iter().map(Vec::len);
     println!("size: mean {}, longest {}", sizes.clone().sum::<usize>() / 20_000, sizes.max().unwrap());
     let missing: Vec<Path> = (0..20_000).map(|n| random_path(n + 3_000_000)).collect();
-    let absences: Vec<TrieProof> = missing.iter().map(|path| trie.prove(path)).collect();
+    let absences: Vec<TrieProof> = missing.iter().map(|path| trie.prove(path).unwrap()).collect();
     let start = Instant::now();
     for (path, proof) in missing.iter().zip(&absences) {
         TrieProof::decode(&proof.encode()).unwrap().verify(&root, path, None).unwrap();

@@ -1,10 +1,12 @@
 //! `Log` and the functions about its proofs. Reads take the lock for a look-up; appends hash outside the GIL.
 
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use ehrfast_core::digest::{self, Digest};
-use ehrfast_core::merkle::log::{self, LogError};
+use ehrfast_core::merkle::log::{self, LogError, TILE_WIDTH};
 use ehrfast_core::merkle::verify::{self, LogProofError};
+use ehrfast_core::store::projection::{self, ProjectionError};
+use ehrfast_core::store::state_db::StateStore;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
@@ -14,11 +16,19 @@ use crate::errors::{Detail, Kind, Named, raise, raise_code};
 
 impl Named for LogError {
     fn kind(&self) -> Kind {
-        Kind::InvalidInput
+        match self {
+            LogError::TileUnavailable { .. } => Kind::Unavailable,
+            LogError::TileDamaged { .. } => Kind::Corruption,
+            LogError::Stored { .. } => Kind::Conflict,
+            _ => Kind::InvalidInput,
+        }
     }
 
     fn code(&self) -> &'static str {
         match self {
+            LogError::TileUnavailable { .. } => "log.tile_unavailable",
+            LogError::TileDamaged { .. } => "log.tile_damaged",
+            LogError::Stored { .. } => "log.stored",
             LogError::SizeBeyondLog { .. } => "log.size_beyond_log",
             LogError::IndexOutOfRange { .. } => "log.index_out_of_range",
             LogError::SizesDescend { .. } => "log.sizes_descend",
@@ -34,6 +44,10 @@ impl Named for LogError {
             LogError::IndexOutOfRange { index, tree_size } => {
                 vec![("index", Detail::Number(index)), ("tree_size", Detail::Number(tree_size))]
             }
+            LogError::TileUnavailable { index, .. } | LogError::TileDamaged { index } => {
+                vec![("tile", Detail::Number(index))]
+            }
+            LogError::Stored { stored } => vec![("stored", Detail::Number(stored))],
             LogError::SizesDescend { old_size, new_size } => {
                 vec![("old_size", Detail::Number(old_size)), ("new_size", Detail::Number(new_size))]
             }
@@ -82,10 +96,29 @@ pub struct Log {
     inner: RwLock<log::Log>,
 }
 
+impl From<log::Log> for Log {
+    fn from(inner: log::Log) -> Self {
+        Self { inner: RwLock::new(inner) }
+    }
+}
+
 impl Log {
     /// For appends and truncation; take it with the GIL released. Poisoned means a broken invariant of ours.
     pub fn write(&self) -> PyResult<RwLockWriteGuard<'_, log::Log>> {
         self.inner.write().map_err(|_| poisoned())
+    }
+
+    /// Moves whole published tiles to the store. Looks before it locks out the readers.
+    pub fn store_tiles(&self, store: &dyn StateStore, tree_size: u64) -> Result<(), ProjectionError> {
+        let waiting = {
+            let log = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+            tree_size - log.stored_leaves().min(tree_size)
+        };
+        if waiting < TILE_WIDTH {
+            return Ok(());
+        }
+        let mut log = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        projection::store_tiles(store, &mut log, tree_size)
     }
 
     /// Waits for a running append with the GIL released, so the appender can never need what this thread holds.

@@ -39,13 +39,17 @@ impl Named for FrontierError {
 
 impl Named for ProveError {
     fn kind(&self) -> Kind {
-        Kind::InvalidInput
+        match self {
+            ProveError::Partial(PartialError::Trie(below)) => below.kind(),
+            _ => Kind::InvalidInput,
+        }
     }
 
     fn code(&self) -> &'static str {
         match self {
             ProveError::OtherState => "shard.other_state",
             ProveError::Partial(PartialError::NoChange(_)) => FaultKind::NoChange.code(),
+            ProveError::Partial(PartialError::Trie(below)) => below.code(),
             ProveError::Partial(_) => FaultKind::Proof.code(),
         }
     }

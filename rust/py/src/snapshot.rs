@@ -3,7 +3,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ehrfast_core::snapshot::{self, Head, Leaves, SnapshotError, StateChunk};
-use ehrfast_core::state::StateError;
 use ehrfast_core::store::at_rest::{self, PartError};
 use ehrfast_core::store::state_db::{Applied, TransactionPlace};
 use pyo3::prelude::*;
@@ -88,10 +87,13 @@ fn snapshot_state<'py>(
     let from = exactly(start, "path.wrong_length")?;
     let (store, trie) = (state.get().store()?, trie.get());
     let built = py.detach(|| {
-        let prove = |path: &_| Ok::<_, StateError>((trie.inner.prove(path), trie.inner.value_digest(path)));
-        StateChunk::build(from, max_bytes, store.range(from, None), prove)
+        let prove = |path: &_| {
+            let proven = trie.inner.prove(path).and_then(|proof| Ok((proof, trie.inner.value_digest(path)?)));
+            proven.map_err(raise)
+        };
+        StateChunk::build(from, max_bytes, store.range(from, None).map(|entry| entry.map_err(raise)), prove)
     });
-    let chunk = built.map_err(raise)?;
+    let chunk = built?;
     Ok((PyBytes::new(py, &chunk.encode()), chunk.bounds.to.map(|to| PyBytes::new(py, &to))))
 }
 

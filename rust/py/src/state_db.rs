@@ -6,14 +6,18 @@ use std::path::Path as FilePath;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ehrfast_core::state::{Path, StateError, StateRead};
+use ehrfast_core::store::projection::{self, ProjectionError};
 use ehrfast_core::store::state_db::{self, Applied, MemoryState, StateDbError, StateStore, follow};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use crate::block::Block;
 use crate::buffer::exactly;
 use crate::errors::{Detail, Kind, Named, raise};
+use crate::log::Log;
 use crate::segments::{Frame, SegmentLog};
+use crate::trie::Trie;
 
 impl Named for StateDbError {
     fn kind(&self) -> Kind {
@@ -21,7 +25,9 @@ impl Named for StateDbError {
             StateDbError::Io(_) => Kind::Unavailable,
             StateDbError::Randomness(below) => below.kind(),
             StateDbError::Log(below) => below.kind(),
-            StateDbError::Locked | StateDbError::NotNext { .. } | StateDbError::Closed => Kind::Conflict,
+            StateDbError::Locked | StateDbError::NotNext { .. } | StateDbError::Closed | StateDbError::Stopped => {
+                Kind::Conflict
+            }
             StateDbError::Damaged => Kind::Corruption,
             StateDbError::Poisoned => Kind::Unavailable,
         }
@@ -37,6 +43,7 @@ impl Named for StateDbError {
             StateDbError::Closed => "state.closed",
             StateDbError::Damaged => "state.damaged",
             StateDbError::Poisoned => "state.poisoned",
+            StateDbError::Stopped => "state.stopped",
         }
     }
 
@@ -49,6 +56,62 @@ impl Named for StateDbError {
             }
             _ => Vec::new(),
         }
+    }
+}
+
+impl Named for ProjectionError {
+    fn kind(&self) -> Kind {
+        match self {
+            ProjectionError::State(below) => below.kind(),
+            ProjectionError::Segments(below) => below.kind(),
+            ProjectionError::Trie(below) => below.kind(),
+            ProjectionError::Log(below) => below.kind(),
+            _ => Kind::Corruption,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            ProjectionError::State(below) => below.code(),
+            ProjectionError::Segments(below) => below.code(),
+            ProjectionError::Trie(below) => below.code(),
+            ProjectionError::Log(below) => below.code(),
+            ProjectionError::WrongRoot { .. } => "state.wrong_root",
+            ProjectionError::BrokenLink { .. } => "log.broken_link",
+            ProjectionError::NoBlock => "log.empty",
+        }
+    }
+
+    fn details(&self) -> Vec<(&'static str, Detail)> {
+        match self {
+            ProjectionError::State(below) => below.details(),
+            ProjectionError::Segments(below) => below.details(),
+            ProjectionError::Trie(below) => below.details(),
+            ProjectionError::Log(below) => below.details(),
+            ProjectionError::WrongRoot { height } | ProjectionError::BrokenLink { height } => {
+                vec![("height", Detail::Number(*height))]
+            }
+            ProjectionError::NoBlock => Vec::new(),
+        }
+    }
+}
+
+/// Tells Python of progress now and then; what it raises stops the work and is raised by it.
+struct Telling<'a> {
+    told: Option<&'a Py<PyAny>>,
+    raised: Option<PyErr>,
+}
+
+impl Telling<'_> {
+    /// Blocks done and their total, of the half of the work that begins at `first` halves.
+    fn tell(&mut self, first: u64, done: u64, total: u64) -> bool {
+        let outcome = Python::attach(|py| {
+            py.check_signals()?;
+            let Some(told) = self.told else { return Ok(()) };
+            told.call1(py, (first * total + done, 2 * total)).map(drop)
+        });
+        self.raised = outcome.err();
+        self.raised.is_none()
     }
 }
 
@@ -130,6 +193,62 @@ impl StateDb {
         py.detach(|| store.apply(applied, &block.write_set, &block.transaction_ids)).map_err(raise)
     }
 
+    fn publish(
+        &self,
+        py: Python<'_>,
+        block: &Bound<'_, Block>,
+        trie: &Bound<'_, Trie>,
+        log: &Bound<'_, Log>,
+    ) -> PyResult<()> {
+        let (store, block, trie, log) = (self.store()?, Arc::clone(&block.get().inner), trie.get(), log.get());
+        let applied = Applied { height: block.head.height, leaf_hash: block.leaf_hash };
+        py.detach(|| {
+            projection::publish(&*store, applied, &block.write_set, &block.transaction_ids, &trie.inner)
+                .and_then(|()| log.store_tiles(&*store, block.tree_size))
+                .map_err(raise)
+        })
+    }
+
+    fn keep_top(&self, py: Python<'_>, trie: &Bound<'_, Trie>) -> PyResult<()> {
+        let (store, trie) = (self.store()?, trie.get());
+        py.detach(|| projection::keep_top(&*store, &trie.inner)).map_err(raise)
+    }
+
+    #[pyo3(signature = (log, progress = None))]
+    fn restore(
+        &self,
+        py: Python<'_>,
+        log: &Bound<'_, SegmentLog>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<(Trie, Log)> {
+        let (store, segments) = (self.store()?, log.get().open_log()?);
+        let mut telling = Telling { told: progress.as_ref(), raised: None };
+        let restored = py.detach(|| {
+            let trie = projection::restore_state(&*store, &segments, &mut |done, total| telling.tell(0, done, total))?;
+            let log = projection::restore_log(&*store, &segments, &mut |done, total| telling.tell(1, done, total))?;
+            Ok::<_, ProjectionError>((trie, log))
+        });
+        match (telling.raised, restored) {
+            (Some(raised), _) => Err(raised),
+            (None, restored) => restored.map(|(trie, log)| (trie.into(), log.into())).map_err(raise),
+        }
+    }
+
+    fn known_transactions<'py>(&self, py: Python<'py>, ids: Vec<PyBackedBytes>) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let store = self.store()?;
+        let known = py.detach(|| {
+            let mut known = Vec::new();
+            for id in &ids {
+                let id: [u8; 32] = exactly(id, "transaction.id_length")?;
+                if store.find_transaction(&id).map_err(raise)?.is_some() {
+                    known.push(id);
+                }
+            }
+            PyResult::Ok(known)
+        })?;
+        Ok(known.iter().map(|id| PyBytes::new(py, id)).collect())
+    }
+
     fn apply_frame(&self, py: Python<'_>, frame: &Bound<'_, Frame>) -> PyResult<()> {
         let (store, frame) = (self.store()?, Arc::clone(&frame.get().inner));
         py.detach(|| {
@@ -141,7 +260,7 @@ impl StateDb {
 
     fn follow(&self, py: Python<'_>, log: &Bound<'_, SegmentLog>) -> PyResult<u64> {
         let (store, log) = (self.store()?, log.get().open_log()?);
-        py.detach(|| follow(&*store, &log)).map_err(raise)
+        py.detach(|| follow(&*store, &log, &mut |_, _| true)).map_err(raise)
     }
 
     fn get<'py>(&self, py: Python<'py>, path: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {

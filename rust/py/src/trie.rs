@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use ehrfast_core::digest;
 use ehrfast_core::merkle::trie::{self, TrieError};
 use ehrfast_core::merkle::trie_proof::{TrieProof, TrieProofError};
-use ehrfast_core::state::{Path, StateError};
+use ehrfast_core::merkle::trie_source::LeafSource;
+use ehrfast_core::store::projection::HOT_BYTES;
+use ehrfast_core::store::state_db::HashedValues;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -16,18 +17,25 @@ use crate::state_db::StateDb;
 
 impl Named for TrieError {
     fn kind(&self) -> Kind {
-        Kind::InvalidInput
+        match self {
+            TrieError::Order(_) => Kind::InvalidInput,
+            TrieError::Unavailable(_) => Kind::Unavailable,
+            TrieError::Damaged(_) => Kind::Corruption,
+        }
     }
 
     fn code(&self) -> &'static str {
         match self {
             TrieError::Order(_) => "trie.order",
+            TrieError::Unavailable(_) => "state.unavailable",
+            TrieError::Damaged(_) => "state.corrupt",
         }
     }
 
     fn details(&self) -> Vec<(&'static str, Detail)> {
         match self {
             TrieError::Order(position) => vec![("position", Detail::Number(*position as u64))],
+            _ => Vec::new(),
         }
     }
 }
@@ -62,17 +70,6 @@ impl From<trie::Trie> for Trie {
     }
 }
 
-enum LoadError {
-    State(StateError),
-    Trie(TrieError),
-}
-
-impl From<TrieError> for LoadError {
-    fn from(below: TrieError) -> Self {
-        LoadError::Trie(below)
-    }
-}
-
 #[pymethods]
 impl Trie {
     #[new]
@@ -82,14 +79,8 @@ impl Trie {
 
     #[staticmethod]
     fn from_state(py: Python<'_>, state: &Bound<'_, StateDb>) -> PyResult<Self> {
-        let store = state.get().store()?;
-        let hashed = |entry: Result<(Path, Vec<u8>), StateError>| {
-            entry.map(|(path, stored)| (path, digest::blake3(&stored))).map_err(LoadError::State)
-        };
-        py.detach(|| trie::Trie::load(store.entries().map(hashed))).map(Self::from).map_err(|error| match error {
-            LoadError::State(below) => raise(below),
-            LoadError::Trie(below) => raise(below),
-        })
+        let values: Arc<dyn LeafSource> = Arc::new(HashedValues(state.get().store()?));
+        py.detach(|| trie::Trie::scan(values, HOT_BYTES)).map(Self::from).map_err(raise)
     }
 
     #[getter]
@@ -112,7 +103,7 @@ impl Trie {
 
     fn prove<'py>(&self, py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
         let path = exactly(path, "path.wrong_length")?;
-        Ok(PyBytes::new(py, &self.inner.prove(&path).encode()))
+        Ok(PyBytes::new(py, &self.inner.prove(&path).map_err(raise)?.encode()))
     }
 }
 

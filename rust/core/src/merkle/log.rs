@@ -9,9 +9,13 @@
 //! level 0      0   1   2   3  4   5  g      root = node(a, node(e, g))
 //! ```
 
-use std::sync::OnceLock;
+use std::borrow::Cow;
+use std::io;
+use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
+
+use super::log_tiles::{TILE_DEPTH, TILE_LEAVES, TileStore, Tiles};
 
 use crate::digest::{self, Digest, Inputs, Use};
 
@@ -57,6 +61,26 @@ pub enum LogError {
         /// Hashes asked for.
         width: u64,
     },
+    /// A stored tile could not be read.
+    #[error("tile {index} could not be read: {cause}")]
+    TileUnavailable {
+        /// Which tile of leaf hashes.
+        index: u64,
+        /// What the store said.
+        cause: io::ErrorKind,
+    },
+    /// A stored tile is missing, or not what was stored.
+    #[error("tile {index} does not have the root that the log has of it")]
+    TileDamaged {
+        /// Which tile of leaf hashes.
+        index: u64,
+    },
+    /// Leaves that were stored as part of a published tree are never taken back.
+    #[error("the first {stored} leaves are stored for good")]
+    Stored {
+        /// How many.
+        stored: u64,
+    },
 }
 
 /// The root of a tree without leaves: SHA-256 of nothing. Source: RFC 6962 section 2.1.
@@ -96,11 +120,15 @@ pub fn pack_root(digests: &[Digest]) -> Digest {
     digest::keyed(Use::Pack, &[&(digests.len() as u64).to_be_bytes(), &root.unwrap_or_default()])
 }
 
-/// All leaf hashes and inner nodes of one log, 64 bytes a leaf.
+/// The hashes of one log. In memory are the leaves and inner nodes that are not stored in tiles yet, 64 bytes a leaf,
+/// and every root of 256 leaves or more, a quarter of a byte a leaf.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
-    /// `levels[k][i]` is the root over leaves `i * 2^k .. (i + 1) * 2^k`; `levels[k].len() == tree_size >> k`.
+    /// `levels[k][i - base(k)]` is the root over leaves `i * 2^k .. (i + 1) * 2^k`; there are `tree_size >> k` of them.
     levels: Vec<Vec<Digest>>,
+    /// Whole tiles whose leaves are in the store only.
+    stored: usize,
+    tiles: Option<Arc<Tiles>>,
 }
 
 impl Log {
@@ -110,10 +138,38 @@ impl Log {
         Self::default()
     }
 
+    /// A log whose whole tiles are in a store, given the root of each; what the store holds is checked when it is
+    /// read, the roots are for the caller to check.
+    #[must_use]
+    pub fn stored(store: Arc<dyn TileStore>, roots: Vec<Digest>) -> Self {
+        let mut log = Self { levels: Vec::new(), stored: roots.len(), tiles: Some(Arc::new(Tiles::new(store))) };
+        if !roots.is_empty() {
+            log.levels = vec![Vec::new(); TILE_DEPTH];
+            log.levels.push(roots);
+            log.grow(TILE_DEPTH);
+        }
+        log
+    }
+
+    /// The first number at a level that is in memory.
+    fn base(&self, depth: usize) -> usize {
+        if depth < TILE_DEPTH { self.stored << (TILE_DEPTH - depth) } else { 0 }
+    }
+
+    fn leaf_count(&self) -> usize {
+        self.base(0) + self.levels.first().map_or(0, Vec::len)
+    }
+
     /// How many leaves the log has.
     #[must_use]
     pub fn tree_size(&self) -> u64 {
-        self.levels.first().map_or(0, |leaves| leaves.len() as u64)
+        self.leaf_count() as u64
+    }
+
+    /// How many leaves are in the store only.
+    #[must_use]
+    pub fn stored_leaves(&self) -> u64 {
+        self.base(0) as u64
     }
 
     /// Adds leaves at the right end; their order is their index order.
@@ -130,36 +186,79 @@ impl Log {
             self.levels.push(Vec::new());
         }
         self.levels[0].extend_from_slice(hashes);
-        let mut depth = 0;
+        self.grow(0);
+    }
+
+    /// Hashes the parents that are not there yet, from a level on.
+    fn grow(&mut self, mut depth: usize) {
         while self.levels[depth].len() >= 2 {
             if depth + 1 == self.levels.len() {
                 self.levels.push(Vec::new());
             }
+            let (own, parent_base) = (self.base(depth), self.base(depth + 1));
             let (below, above) = self.levels.split_at_mut(depth + 1);
             let parents = &mut above[0];
-            let (pairs, _) = below[depth][parents.len() * 2..].as_chunks();
+            let (pairs, _) = below[depth][(parent_base + parents.len()) * 2 - own..].as_chunks();
             parents.extend_from_slice(&digest::sha256_nodes(pairs));
             depth += 1;
         }
     }
 
+    /// Whole tiles among the first `tree_size` leaves that are not stored yet: their numbers and bytes, for a store.
+    #[must_use]
+    pub fn unstored_tiles(&self, tree_size: u64) -> Vec<(u64, Vec<u8>)> {
+        let whole = usize::try_from(tree_size).unwrap_or(usize::MAX).min(self.leaf_count()) / TILE_LEAVES;
+        let tile = |index: usize| {
+            let leaves = &self.levels[0][index * TILE_LEAVES - self.base(0)..][..TILE_LEAVES];
+            let middle =
+                &self.levels[TILE_DEPTH / 2][index * (TILE_LEAVES >> (TILE_DEPTH / 2)) - self.base(TILE_DEPTH / 2)..];
+            let middle = &middle[..TILE_LEAVES >> (TILE_DEPTH / 2)];
+            (index as u64, [leaves, middle].concat().into_flattened())
+        };
+        (self.stored..whole).map(tile).collect()
+    }
+
+    /// Lets go of the leaves of tiles that are now in the store, of which `count` whole ones there are.
+    pub fn forget_stored(&mut self, store: &Arc<dyn TileStore>, count: usize) {
+        let count = count.min(self.leaf_count() / TILE_LEAVES);
+        for depth in 0..TILE_DEPTH.min(self.levels.len()) {
+            let gone = (count << (TILE_DEPTH - depth)).saturating_sub(self.base(depth));
+            self.levels[depth].drain(..gone);
+        }
+        self.stored = self.stored.max(count);
+        self.tiles.get_or_insert_with(|| Arc::new(Tiles::new(Arc::clone(store))));
+    }
+
+    /// The roots of whole tiles, in order.
+    #[must_use]
+    pub fn tile_roots(&self) -> &[Digest] {
+        self.levels.get(TILE_DEPTH).map_or(&[], Vec::as_slice)
+    }
+
     /// Forgets every leaf at or above `tree_size`.
     ///
     /// # Errors
-    /// [`LogError::SizeBeyondLog`] when the log is shorter.
+    /// [`LogError::SizeBeyondLog`] when the log is shorter, [`LogError::Stored`] when they are stored.
     pub fn truncate(&mut self, tree_size: u64) -> Result<(), LogError> {
         let keep = self.checked(tree_size)?;
-        for (depth, level) in self.levels.iter_mut().enumerate() {
-            level.truncate(keep >> depth);
+        if keep < self.base(0) {
+            return Err(LogError::Stored { stored: self.stored_leaves() });
         }
-        self.levels.retain(|level| !level.is_empty());
+        for depth in 0..self.levels.len() {
+            let base = self.base(depth);
+            self.levels[depth].truncate((keep >> depth).saturating_sub(base));
+        }
+        while self.levels.last().is_some_and(Vec::is_empty) {
+            self.levels.pop();
+        }
         Ok(())
     }
 
     /// The root over all leaves.
     #[must_use]
     pub fn root(&self) -> Digest {
-        self.subtree(0, self.levels.first().map_or(0, Vec::len))
+        // Every subtree it is made of is in memory: a smaller one than a tile lies behind the last whole tile.
+        self.subtree(0, self.leaf_count()).unwrap_or_else(|_| empty_root())
     }
 
     /// The root the log had when it held `tree_size` leaves.
@@ -167,7 +266,7 @@ impl Log {
     /// # Errors
     /// [`LogError::SizeBeyondLog`]
     pub fn root_at(&self, tree_size: u64) -> Result<Digest, LogError> {
-        Ok(self.subtree(0, self.checked(tree_size)?))
+        self.subtree(0, self.checked(tree_size)?)
     }
 
     /// The hash of one leaf.
@@ -177,7 +276,7 @@ impl Log {
     pub fn leaf_hash(&self, index: u64) -> Result<Digest, LogError> {
         let out_of_range = LogError::IndexOutOfRange { index, tree_size: self.tree_size() };
         let position = usize::try_from(index).map_err(|_| out_of_range)?;
-        self.levels.first().and_then(|leaves| leaves.get(position)).copied().ok_or(out_of_range)
+        if position < self.leaf_count() { self.node(0, position) } else { Err(out_of_range) }
     }
 
     /// The roots of the complete subtrees a tree of that size is made of, largest (leftmost) first: what one must
@@ -186,7 +285,7 @@ impl Log {
     /// # Errors
     /// [`LogError::SizeBeyondLog`]
     pub fn frontier(&self, tree_size: u64) -> Result<Vec<Digest>, LogError> {
-        Ok(self.peaks(0, self.checked(tree_size)?).collect())
+        self.peaks(0, self.checked(tree_size)?).collect()
     }
 
     /// The audit path of a leaf, its sibling first. Source: RFC 9162 section 2.1.3.1.
@@ -204,10 +303,10 @@ impl Log {
         while end - start > 1 {
             let middle = start + split(end - start);
             if leaf < middle {
-                path.push(self.subtree(middle, end));
+                path.push(self.subtree(middle, end)?);
                 end = middle;
             } else {
-                path.push(self.subtree(start, middle));
+                path.push(self.subtree(start, middle)?);
                 start = middle;
             }
         }
@@ -234,16 +333,16 @@ impl Log {
         while old_end < end {
             let middle = start + split(end - start);
             if old_end <= middle {
-                path.push(self.subtree(middle, end));
+                path.push(self.subtree(middle, end)?);
                 end = middle;
             } else {
-                path.push(self.subtree(start, middle));
+                path.push(self.subtree(start, middle)?);
                 start = middle;
             }
         }
         // Only an old tree that is itself a complete subtree from leaf 0 is known to the verifier by its root.
         if start > 0 {
-            path.push(self.subtree(start, end));
+            path.push(self.subtree(start, end)?);
         }
         path.reverse();
         Ok(path)
@@ -252,17 +351,32 @@ impl Log {
     /// The first `width` hashes of a tile. Source: C2SP tlog-tiles.
     ///
     /// # Errors
-    /// [`LogError::NoSuchTile`]
-    pub fn tile(&self, level: u32, index: u64, width: u64) -> Result<&[Digest], LogError> {
+    /// [`LogError::NoSuchTile`]; a stored tile may be unavailable or damaged, as in every other question.
+    pub fn tile(&self, level: u32, index: u64, width: u64) -> Result<Cow<'_, [Digest]>, LogError> {
         let missing = LogError::NoSuchTile { level, index, width };
         if width == 0 || width > TILE_WIDTH || level > MAX_TILE_LEVEL {
             return Err(missing);
         }
-        let hashes = self.levels.get(level as usize * 8).ok_or(missing)?;
+        let depth = level as usize * TILE_DEPTH;
+        let hashes = self.levels.get(depth).ok_or(missing)?;
         let start = index.checked_mul(TILE_WIDTH).ok_or(missing)?;
         let end = start.checked_add(width).ok_or(missing)?;
         let (start, end) = (usize::try_from(start).map_err(|_| missing)?, usize::try_from(end).map_err(|_| missing)?);
-        hashes.get(start..end).ok_or(missing)
+        match start.checked_sub(self.base(depth)) {
+            Some(held) => hashes.get(held..held + (end - start)).map(Cow::Borrowed).ok_or(missing),
+            None => (start..end).map(|index| self.node(depth, index)).collect::<Result<_, _>>().map(Cow::Owned),
+        }
+    }
+
+    /// The root over leaves `index * 2^depth ..`, which must be complete.
+    fn node(&self, depth: usize, index: usize) -> Result<Digest, LogError> {
+        if let Some(held) = index.checked_sub(self.base(depth)) {
+            return Ok(self.levels[depth][held]);
+        }
+        let tile = index >> (TILE_DEPTH - depth);
+        let damaged = LogError::TileDamaged { index: tile as u64 };
+        let (tiles, root) = (self.tiles.as_ref().ok_or(damaged)?, self.tile_roots().get(tile).ok_or(damaged)?);
+        tiles.node(tile as u64, root, depth, index & ((1 << (TILE_DEPTH - depth)) - 1))
     }
 
     /// `tree_size` as an index, once it is known to be covered.
@@ -276,23 +390,25 @@ impl Log {
 
     /// Roots of the complete subtrees that make up leaves `start..end`, left to right. `start` must be a multiple of
     /// the largest power of two in the length, which holds for every range RFC 6962 forms.
-    fn peaks(&self, start: usize, end: usize) -> impl DoubleEndedIterator<Item = Digest> + '_ {
+    fn peaks(&self, start: usize, end: usize) -> impl DoubleEndedIterator<Item = Result<Digest, LogError>> + '_ {
         let length = end - start;
-        let depths = 0..usize::BITS - length.leading_zeros();
+        let depths = 0..(usize::BITS - length.leading_zeros()) as usize;
         depths.rev().filter(move |depth| length >> depth & 1 == 1).map(move |depth| {
             let first = start + (length >> depth >> 1 << 1 << depth);
-            self.levels[depth as usize][first >> depth]
+            self.node(depth, first >> depth)
         })
     }
 
     /// MTH(D[start:end]): for nearly every range of a proof a complete subtree, which is a mere look-up.
-    fn subtree(&self, start: usize, end: usize) -> Digest {
+    fn subtree(&self, start: usize, end: usize) -> Result<Digest, LogError> {
         let length = end - start;
         if length.is_power_of_two() {
             let depth = length.ilog2() as usize;
-            return self.levels[depth][start >> depth];
+            return self.node(depth, start >> depth);
         }
-        self.peaks(start, end).rev().reduce(|right, left| digest::sha256_node(&left, &right)).unwrap_or_else(empty_root)
+        let mut peaks = self.peaks(start, end).rev();
+        let Some(last) = peaks.next() else { return Ok(empty_root()) };
+        peaks.try_fold(last?, |right, left| Ok(digest::sha256_node(&left?, &right)))
     }
 }
 

@@ -12,7 +12,7 @@
 
 use thiserror::Error;
 
-use super::trie::Trie;
+use super::trie::{Trie, TrieError};
 use super::trie_proof::{EMPTY, Found, MAX_DEPTH, TrieProof, bit, leaf_hash};
 use crate::cbor::{self, Reader, Writer};
 use crate::digest::{self, Digest, Use, keyed, keyed_nodes};
@@ -53,6 +53,9 @@ pub enum PartialError {
     /// Something is opened that no write needs.
     #[error("a part that no write needs")]
     Surplus,
+    /// The trie that the part is taken from could not be read.
+    #[error(transparent)]
+    Trie(#[from] TrieError),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -375,7 +378,7 @@ impl PartialTrie {
     /// The part of `trie` that these writes need.
     ///
     /// # Errors
-    /// `PartialError::NoChange`.
+    /// `PartialError::NoChange`, `PartialError::Trie`.
     pub fn of(trie: &Trie, set: &WriteSet) -> Result<Self, PartialError> {
         let mut partial = Self::new();
         partial.top = match trie.root() {
@@ -383,7 +386,7 @@ impl PartialTrie {
             root => partial.add(Part::Closed, root),
         };
         for (path, _) in &set.writes {
-            partial.open(trie, path, MAX_DEPTH + 1);
+            partial.open(trie, path, MAX_DEPTH + 1)?;
         }
         partial.hash_nodes();
         loop {
@@ -393,18 +396,18 @@ impl PartialTrie {
                 return Ok(partial);
             }
             for (_, path, depth) in attempt.wanted {
-                partial.open(trie, &path, depth + 1);
+                partial.open(trie, &path, depth + 1)?;
             }
             partial.hash_nodes();
         }
     }
 
     /// Opens the way to a path, no deeper than to `limit` levels.
-    fn open(&mut self, trie: &Trie, path: &Path, limit: usize) {
-        let proof = trie.prove(path);
+    fn open(&mut self, trie: &Trie, path: &Path, limit: usize) -> Result<(), TrieError> {
+        let proof = trie.prove(path)?;
         let end = match proof.found {
             Found::Nothing => None,
-            Found::Own => trie.value_digest(path).map(|value| (*path, value)),
+            Found::Own => trie.value_digest(path)?.map(|value| (*path, value)),
             Found::Other { path, value } => Some((path, value)),
         };
         let hashes = hashes_on_the_way(&proof, path, end.as_ref());
@@ -430,6 +433,7 @@ impl PartialTrie {
         {
             *part = Part::Leaf { path, value };
         }
+        Ok(())
     }
 
     fn shut(&mut self, hash: Digest) -> usize {

@@ -4,6 +4,7 @@ pub mod checkpoint_file;
 pub mod files;
 mod frame;
 pub mod key_store;
+pub mod projection;
 mod rewrite;
 mod section_cache;
 pub mod segments;

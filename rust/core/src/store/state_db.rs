@@ -7,24 +7,31 @@ use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path as FilePath;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use fjall::config::HashRatioPolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, Readable, Snapshot, UserValue};
 
 use super::at_rest::{Key, Sealer, TAG_BYTES};
 use super::segments::{LogError, SegmentLog};
-use crate::digest::{self, DigestError, Use};
-use crate::state::{Path, StateError, StateRead, WriteSet};
+use crate::digest::{self, Digest, DigestError, Use};
+use crate::merkle::trie_source::{LeafSource, Leaves};
+use crate::state::{Path, StateError, StateRead, WriteSet, Written};
 
 const SALT_BYTES: usize = 16;
 const LEAD_BYTES: usize = SALT_BYTES + 4;
 /// The row of the applied block; no path has this length.
 const APPLIED_KEY: &[u8] = b"applied";
-const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// Rows copied at once out of the state in memory.
 const PAGE_ROWS: usize = 1024;
-const JOURNALS_BYTES: u64 = 256 * 1024 * 1024;
+/// The row that says that the state was found not to be what was written.
+const DOUBT_KEY: &[u8] = b"doubt";
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+const MEMTABLE_BYTES: u64 = 16 * 1024 * 1024;
+const JOURNALS_BYTES: u64 = 128 * 1024 * 1024;
+/// Blocks, and bytes of writes, that are replayed in one batch.
+const REPLAY_BLOCKS: u64 = 1024;
+const REPLAY_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why the state database refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +51,9 @@ pub enum StateDbError {
     /// An earlier write failed.
     #[error("an earlier write of the state database failed")]
     Poisoned,
+    /// Whoever was told of the progress said to stop.
+    #[error("stopped before the end")]
+    Stopped,
     /// It was closed.
     #[error("the state database was closed")]
     Closed,
@@ -106,11 +116,26 @@ pub struct TransactionPlace {
 pub type Entries<'a> = Box<dyn Iterator<Item = Result<(Path, Vec<u8>), StateError>> + 'a>;
 
 /// A state projection. Reading never waits for writing.
-pub trait StateStore: StateRead {
+pub trait StateStore: StateRead + std::fmt::Debug {
     /// The last block applied.
     fn applied(&self) -> Option<Applied>;
     /// Applies the next block: writes, transaction ids and height, all or nothing. Not durable by itself.
-    fn apply(&self, block: Applied, writes: &WriteSet, ids: &[([u8; 32], u64)]) -> Result<(), StateDbError>;
+    fn apply(&self, block: Applied, writes: &WriteSet, ids: &[([u8; 32], u64)]) -> Result<(), StateDbError> {
+        let place = |(id, index): &([u8; 32], u64)| (*id, TransactionPlace { height: block.height, index: *index });
+        self.apply_run(block.height, block, writes, &ids.iter().map(place).collect::<Vec<_>>())
+    }
+    /// Applies the blocks from the next one, `first`, to `last` in one step; `writes` has the last write of each path.
+    fn apply_run(
+        &self,
+        first: u64,
+        last: Applied,
+        writes: &WriteSet,
+        places: &[([u8; 32], TransactionPlace)],
+    ) -> Result<(), StateDbError>;
+    /// The leaves as they are now, whatever is applied later; `None` where the store keeps no versions apart.
+    fn snapshot(&self) -> Option<Arc<dyn LeafSource>>;
+    /// Where other projections of the same blocks are kept; `None` for a store in memory.
+    fn shelf(&self) -> Option<Arc<dyn Shelf>>;
     /// Where a transaction is, if it was applied.
     fn find_transaction(&self, id: &[u8; 32]) -> Result<Option<TransactionPlace>, StateDbError>;
     /// (path, stored) from a path to before another, or to the last; ascending by path.
@@ -130,6 +155,24 @@ pub trait StateStore: StateRead {
     fn clear(&self) -> Result<(), StateDbError>;
 }
 
+/// The leaves of a store as it is, hashed from the values themselves: for checking it.
+#[derive(Debug)]
+pub struct HashedValues(pub Arc<dyn StateStore>);
+
+impl LeafSource for HashedValues {
+    fn leaves(&self, from: Path, to: Option<Path>) -> Leaves<'_> {
+        Box::new(self.0.range(from, to).map(|entry| entry.map(|(path, stored)| (path, digest::blake3(&stored)))))
+    }
+}
+
+/// Sealed rows beside the state: cleared with it, and never written before the block they are about was applied.
+pub trait Shelf: Send + Sync + std::fmt::Debug {
+    /// The row under a key.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateDbError>;
+    /// Puts rows, and removes those without a value; all or nothing.
+    fn put(&self, rows: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), StateDbError>;
+}
+
 fn check_unapplied(applied: Option<Applied>) -> Result<(), StateDbError> {
     let given = applied.map(|applied| applied.height);
     given.map_or(Ok(()), |given| Err(StateDbError::NotNext { expected: given.saturating_add(1), given }))
@@ -142,8 +185,13 @@ fn check_next(applied: Option<Applied>, given: u64) -> Result<(), StateDbError> 
 
 /// Brings a state to the log's last block by replaying write sets, never contracts; gives how many blocks. A state
 /// that is ahead of the log, or of another history, is thrown away first. Whether the state then has the root the
-/// last block leaf names is for the caller to compare: the trie is built from it.
-pub fn follow(state: &dyn StateStore, log: &SegmentLog) -> Result<u64, StateDbError> {
+/// last block leaf names is for the caller to compare: the trie is built from it. `progress` is told of blocks done
+/// and their total, and stops the replay by false; few blocks are in memory at a time.
+pub fn follow(
+    state: &dyn StateStore,
+    log: &SegmentLog,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<u64, StateDbError> {
     if let Some(applied) = state.applied() {
         let same = match log.read(applied.height) {
             Ok(frame) => frame.leaf_hash()? == applied.leaf_hash,
@@ -156,12 +204,39 @@ pub fn follow(state: &dyn StateStore, log: &SegmentLog) -> Result<u64, StateDbEr
     }
     let from = state.applied().map_or(0, |applied| applied.height + 1);
     let to = log.height().map_or(0, |height| height + 1);
+    let mut run = Run::default();
     for height in from..to {
         let frame = log.read(height)?;
-        let applied = Applied { height, leaf_hash: frame.leaf_hash()? };
-        state.apply(applied, &frame.write_set()?, &frame.transaction_ids()?)?;
+        for (path, written) in frame.write_set()?.iter() {
+            // What an erasure took is not known; the block that wrote the path again follows.
+            let stored = if let Written::Stored(stored) = written { Some(stored.to_vec()) } else { None };
+            run.bytes += path.len() + stored.as_ref().map_or(0, Vec::len);
+            run.writes.insert(*path, stored);
+        }
+        let place = |(id, index)| (id, TransactionPlace { height, index });
+        run.places.extend(frame.transaction_ids()?.into_iter().map(place));
+        if height + 1 == to || height - run.first.unwrap_or(height) >= REPLAY_BLOCKS || run.bytes >= REPLAY_BYTES {
+            let Run { first, writes, places, .. } = std::mem::take(&mut run);
+            let last = Applied { height, leaf_hash: frame.leaf_hash()? };
+            let writes = WriteSet::of(writes.into_iter().collect());
+            state.apply_run(first.unwrap_or(height), last, &writes, &places)?;
+            if !progress(height + 1 - from, to - from) {
+                return Err(StateDbError::Stopped);
+            }
+        } else {
+            run.first = run.first.or(Some(height));
+        }
     }
     Ok(to.saturating_sub(from))
+}
+
+/// Blocks that are applied together.
+#[derive(Default)]
+struct Run {
+    first: Option<u64>,
+    bytes: usize,
+    writes: BTreeMap<Path, Option<Vec<u8>>>,
+    places: Vec<([u8; 32], TransactionPlace)>,
 }
 
 fn place_bytes(place: TransactionPlace) -> [u8; 16] {
@@ -179,11 +254,22 @@ fn read_place(bytes: &[u8]) -> Option<TransactionPlace> {
 
 /// The state on disk, in fjall.
 pub struct StateDb {
+    tables: Arc<Tables>,
+    applied: Mutex<Option<Applied>>,
+}
+
+struct Tables {
     database: Database,
     state: Keyspace,
     transactions: Keyspace,
+    shelf: Keyspace,
     key: Key,
-    applied: Mutex<Option<Applied>>,
+}
+
+impl std::fmt::Debug for Tables {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Tables").finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for StateDb {
@@ -196,13 +282,16 @@ impl StateDb {
     /// Opens the database in a folder, making it where missing. `Damaged`: `discard` it and open again.
     pub fn open(folder: &FilePath, key: &[u8; 32]) -> Result<Self, StateDbError> {
         // The database asserts on bytes that are not its own; to us that is damage like any other.
-        let opening = catch_unwind(AssertUnwindSafe(|| open_database(folder)));
-        let (database, state, transactions) = opening.map_err(|_| StateDbError::Damaged)??;
-        let opened = StateDb { database, state, transactions, key: Key::new(*key), applied: Mutex::new(None) };
-        if let Some(row) = opened.state.get(APPLIED_KEY)? {
-            let plain = opened.open_value(APPLIED_KEY, &row).ok_or(StateDbError::Damaged)?;
+        let opening = catch_unwind(AssertUnwindSafe(|| open_database(folder, Key::new(*key))));
+        let tables = Arc::new(opening.map_err(|_| StateDbError::Damaged)??);
+        let opened = StateDb { tables, applied: Mutex::new(None) };
+        if opened.tables.shelf.contains_key(DOUBT_KEY)? {
+            opened.clear()?;
+        }
+        if let Some(row) = opened.tables.state.get(APPLIED_KEY)? {
+            let plain = opened.tables.open_row(APPLIED_KEY, &row).ok_or(StateDbError::Damaged)?;
             *opened.applied_guard() = Some(read_applied(&plain).ok_or(StateDbError::Damaged)?);
-        } else if !(opened.state.is_empty()? && opened.transactions.is_empty()?) {
+        } else if !opened.tables.is_empty()? {
             opened.clear()?;
         }
         Ok(opened)
@@ -218,14 +307,20 @@ impl StateDb {
 
     /// Bytes of the database's files.
     pub fn bytes_on_disk(&self) -> Result<u64, StateDbError> {
-        Ok(self.database.disk_space()?)
+        Ok(self.tables.database.disk_space()?)
     }
 
     fn applied_guard(&self) -> MutexGuard<'_, Option<Applied>> {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn open_value(&self, aad: &[u8], row: &[u8]) -> Option<Vec<u8>> {
+impl Tables {
+    fn is_empty(&self) -> Result<bool, StateDbError> {
+        Ok(self.state.is_empty()? && self.transactions.is_empty()? && self.shelf.is_empty()?)
+    }
+
+    fn open_row(&self, aad: &[u8], row: &[u8]) -> Option<Vec<u8>> {
         let (lead, sealed) = row.split_first_chunk::<LEAD_BYTES>()?;
         let (salt, number) = lead.split_at(SALT_BYTES);
         let number = u32::from_be_bytes(*number.first_chunk()?);
@@ -233,14 +328,113 @@ impl StateDb {
         Sealer::derived(Use::StateValue, &self.key, salt).open(number, aad, &mut value).ok()?;
         Some(value)
     }
+
+    /// Damage met while reading: nothing of it is believed at the next open. That it cannot be written down is no
+    /// reason to fail otherwise: the reader is told of the damage either way.
+    fn doubt(&self) {
+        drop(self.shelf.insert(DOUBT_KEY, b""));
+    }
+
+    fn corrupt(&self, path: &Path) -> StateError {
+        self.doubt();
+        StateError::Corrupt(*path)
+    }
+
+    /// A value's row: its digest, which the trie hashes anyway, before what is sealed.
+    fn open_value(&self, path: &Path, row: &[u8]) -> Option<Vec<u8>> {
+        self.open_row(path, row.get(size_of::<Digest>()..)?)
+    }
 }
 
-fn open_database(folder: &FilePath) -> Result<(Database, Keyspace, Keyspace), StateDbError> {
+/// The path and the row, of a value; nothing for the other rows.
+fn value_row(row: Guard) -> Option<Result<(Path, UserValue), StateError>> {
+    match row.into_inner() {
+        Ok((key, row)) => Path::try_from(&key[..]).ok().map(|path| Ok((path, row))),
+        Err(error) => Some(Err(match StateDbError::from(error) {
+            StateDbError::Io(cause) => StateError::Unavailable(cause),
+            _ => StateError::Corrupt([0; 32]),
+        })),
+    }
+}
+
+fn bounds(from: Path, to: Option<Path>) -> Option<(Bound<Path>, Bound<Path>)> {
+    let sound = to.is_none_or(|to| from < to);
+    sound.then(|| (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded)))
+}
+
+/// The state after one block. It does not keep a database open that was closed.
+struct Frozen {
+    snapshot: Snapshot,
+    tables: Weak<Tables>,
+}
+
+impl std::fmt::Debug for Frozen {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Frozen").finish_non_exhaustive()
+    }
+}
+
+impl LeafSource for Frozen {
+    fn doubt(&self) {
+        if let Some(tables) = self.tables.upgrade() {
+            tables.doubt();
+        }
+    }
+
+    fn leaves(&self, from: Path, to: Option<Path>) -> Leaves<'_> {
+        let Some(tables) = self.tables.upgrade() else {
+            return Box::new(std::iter::once(Err(StateError::Unavailable(io::ErrorKind::NotConnected.into()))));
+        };
+        let Some(bounds) = bounds(from, to) else { return Box::new(std::iter::empty()) };
+        let rows = self.snapshot.range(&tables.state, bounds);
+        Box::new(rows.filter_map(value_row).map(|row| {
+            let (path, row) = row?;
+            let digest: Option<&Digest> = row.first_chunk();
+            digest.map(|digest| (path, *digest)).ok_or(StateError::Corrupt(path))
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Beside(Weak<Tables>);
+
+impl Beside {
+    fn tables(&self) -> Result<Arc<Tables>, StateDbError> {
+        self.0.upgrade().ok_or(StateDbError::Closed)
+    }
+}
+
+impl Shelf for Beside {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateDbError> {
+        let tables = self.tables()?;
+        let row = tables.shelf.get(key)?;
+        row.map(|row| tables.open_row(key, &row).ok_or(StateDbError::Damaged)).transpose()
+    }
+
+    fn put(&self, rows: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), StateDbError> {
+        let tables = self.tables()?;
+        let mut sealing = Batch::new(&tables.key)?;
+        let mut batch = tables.database.batch();
+        for (key, value) in rows {
+            match value {
+                Some(value) => batch.insert(&tables.shelf, &key[..], sealing.row(Vec::new(), key, value)?),
+                None => batch.remove(&tables.shelf, &key[..]),
+            }
+        }
+        Ok(batch.commit()?)
+    }
+}
+
+fn open_database(folder: &FilePath, key: Key) -> Result<Tables, StateDbError> {
     let database = Database::builder(folder).cache_size(CACHE_BYTES).max_journaling_size(JOURNALS_BYTES).open()?;
-    let options = || KeyspaceCreateOptions::default().data_block_hash_ratio_policy(HashRatioPolicy::all(0.75));
+    let options = || {
+        let options = KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        options.data_block_hash_ratio_policy(HashRatioPolicy::all(0.75))
+    };
     let state = database.keyspace("state", options)?;
     let transactions = database.keyspace("transactions", options)?;
-    Ok((database, state, transactions))
+    let shelf = database.keyspace("shelf", options)?;
+    Ok(Tables { database, state, transactions, shelf, key })
 }
 
 fn read_applied(plain: &[u8]) -> Option<Applied> {
@@ -261,32 +455,35 @@ impl Batch {
         Ok(Batch { sealer: Sealer::derived(Use::StateValue, key, &salt), salt, next: 0 })
     }
 
-    fn seal(&mut self, aad: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+    /// What is in front stays readable: it is not sealed.
+    fn row(&mut self, front: Vec<u8>, aad: &[u8], value: &[u8]) -> Result<Vec<u8>, StateDbError> {
         let number = self.next;
-        self.next = number.checked_add(1)?;
-        let mut row = Vec::with_capacity(LEAD_BYTES + value.len() + TAG_BYTES);
+        self.next = number.checked_add(1).ok_or(StateDbError::Damaged)?;
+        let mut row = front;
+        row.reserve(LEAD_BYTES + value.len() + TAG_BYTES);
         row.extend_from_slice(&self.salt);
         row.extend_from_slice(&number.to_be_bytes());
+        let start = row.len();
         row.extend_from_slice(value);
-        let tag = self.sealer.seal(number, aad, &mut row[LEAD_BYTES..]).ok()?;
+        let tag = self.sealer.seal(number, aad, &mut row[start..]).map_err(|_| StateDbError::Damaged)?;
         row.extend_from_slice(&tag);
-        Some(row)
+        Ok(row)
     }
 }
 
 impl StateRead for StateDb {
     fn get(&self, path: &Path) -> Result<Option<Vec<u8>>, StateError> {
-        let row = match self.state.get(path) {
+        let row = match self.tables.state.get(path) {
             Ok(row) => row,
             Err(error) => {
                 return Err(match StateDbError::from(error) {
                     StateDbError::Io(cause) => StateError::Unavailable(cause),
-                    _ => StateError::Corrupt(*path),
+                    _ => self.tables.corrupt(path),
                 });
             }
         };
         let Some(row) = row else { return Ok(None) };
-        self.open_value(path, &row).map(Some).ok_or(StateError::Corrupt(*path))
+        self.tables.open_value(path, &row).map(Some).ok_or_else(|| self.tables.corrupt(path))
     }
 }
 
@@ -295,74 +492,81 @@ impl StateStore for StateDb {
         *self.applied_guard()
     }
 
-    fn apply(&self, block: Applied, writes: &WriteSet, ids: &[([u8; 32], u64)]) -> Result<(), StateDbError> {
+    fn apply_run(
+        &self,
+        first: u64,
+        last: Applied,
+        writes: &WriteSet,
+        places: &[([u8; 32], TransactionPlace)],
+    ) -> Result<(), StateDbError> {
         let mut applied = self.applied_guard();
-        check_next(*applied, block.height)?;
-        let mut sealing = Batch::new(&self.key)?;
-        let mut batch = self.database.batch();
+        check_next(*applied, first)?;
+        let tables = &self.tables;
+        let stored: Vec<&[u8]> = writes.writes.iter().filter_map(|(_, stored)| stored.as_deref()).collect();
+        let mut digests = digest::blake3_many(&stored).into_iter();
+        let mut sealing = Batch::new(&tables.key)?;
+        let mut batch = tables.database.batch();
         for (path, stored) in &writes.writes {
             match stored {
                 Some(stored) => {
-                    let row = sealing.seal(path, stored).ok_or(StateDbError::Damaged)?;
-                    batch.insert(&self.state, &path[..], row);
+                    let digest = digests.next().unwrap_or_default();
+                    batch.insert(&tables.state, &path[..], sealing.row(digest.to_vec(), path, stored)?);
                 }
-                None => batch.remove(&self.state, &path[..]),
+                None => batch.remove(&tables.state, &path[..]),
             }
         }
         // What an erasure took is not known; the block that wrote the path again follows.
-        writes.erased.iter().for_each(|(path, _)| batch.remove(&self.state, &path[..]));
-        for (id, index) in ids {
-            let place = TransactionPlace { height: block.height, index: *index };
-            batch.insert(&self.transactions, &id[..], &place_bytes(place)[..]);
+        writes.erased.iter().for_each(|(path, _)| batch.remove(&tables.state, &path[..]));
+        for (id, place) in places {
+            batch.insert(&tables.transactions, &id[..], &place_bytes(*place)[..]);
         }
-        let plain = [&block.height.to_be_bytes()[..], &block.leaf_hash].concat();
-        let row = sealing.seal(APPLIED_KEY, &plain).ok_or(StateDbError::Damaged)?;
-        batch.insert(&self.state, APPLIED_KEY, row);
+        let plain = [&last.height.to_be_bytes()[..], &last.leaf_hash].concat();
+        batch.insert(&tables.state, APPLIED_KEY, sealing.row(Vec::new(), APPLIED_KEY, &plain)?);
         batch.commit()?;
-        *applied = Some(block);
+        *applied = Some(last);
         Ok(())
     }
 
+    fn snapshot(&self) -> Option<Arc<dyn LeafSource>> {
+        let _unchanging = self.applied_guard();
+        Some(Arc::new(Frozen { snapshot: self.tables.database.snapshot(), tables: Arc::downgrade(&self.tables) }))
+    }
+
+    fn shelf(&self) -> Option<Arc<dyn Shelf>> {
+        Some(Arc::new(Beside(Arc::downgrade(&self.tables))))
+    }
+
     fn find_transaction(&self, id: &[u8; 32]) -> Result<Option<TransactionPlace>, StateDbError> {
-        let row = self.transactions.get(id)?;
+        let row = self.tables.transactions.get(id)?;
         row.map(|row| read_place(&row).ok_or(StateDbError::Damaged)).transpose()
     }
 
     fn range(&self, from: Path, to: Option<Path>) -> Entries<'_> {
-        let unreadable = |error| match StateDbError::from(error) {
-            StateDbError::Io(cause) => StateError::Unavailable(cause),
-            _ => StateError::Corrupt([0; 32]),
-        };
-        if to.is_some_and(|to| to <= from) {
-            return Box::new(std::iter::empty());
-        }
-        let end = to.map_or(Bound::Unbounded, Bound::Excluded);
-        let rows = self.state.range((Bound::Included(from), end));
-        Box::new(rows.filter_map(move |row| match row.into_inner() {
-            Ok((key, row)) => {
-                let path = Path::try_from(&key[..]).ok()?;
-                let stored = self.open_value(&path, &row).ok_or(StateError::Corrupt(path));
-                Some(stored.map(|stored| (path, stored)))
-            }
-            Err(error) => Some(Err(unreadable(error))),
+        let Some(bounds) = bounds(from, to) else { return Box::new(std::iter::empty()) };
+        Box::new(self.tables.state.range(bounds).filter_map(value_row).map(|row| {
+            let (path, row) = row?;
+            let stored = self.tables.open_value(&path, &row);
+            let stored = stored.filter(|stored| row.starts_with(&digest::blake3(stored)));
+            stored.map(|stored| (path, stored)).ok_or_else(|| self.tables.corrupt(&path))
         }))
     }
 
     fn count(&self) -> Result<u64, StateDbError> {
-        let rows = self.state.len()? as u64;
+        let rows = self.tables.state.len()? as u64;
         Ok(rows - u64::from(self.applied().is_some()).min(rows))
     }
 
     fn load(&self, entries: &[(Path, Vec<u8>)], ids: &[([u8; 32], TransactionPlace)]) -> Result<(), StateDbError> {
         check_unapplied(*self.applied_guard())?;
-        let mut sealing = Batch::new(&self.key)?;
-        let mut batch = self.database.batch();
-        for (path, stored) in entries {
-            let row = sealing.seal(path, stored).ok_or(StateDbError::Damaged)?;
-            batch.insert(&self.state, &path[..], row);
+        let tables = &self.tables;
+        let digests = digest::blake3_many(&entries.iter().map(|(_, stored)| &stored[..]).collect::<Vec<_>>());
+        let mut sealing = Batch::new(&tables.key)?;
+        let mut batch = tables.database.batch();
+        for ((path, stored), digest) in entries.iter().zip(digests) {
+            batch.insert(&tables.state, &path[..], sealing.row(digest.to_vec(), path, stored)?);
         }
         for (id, place) in ids {
-            batch.insert(&self.transactions, &id[..], &place_bytes(*place)[..]);
+            batch.insert(&tables.transactions, &id[..], &place_bytes(*place)[..]);
         }
         Ok(batch.commit()?)
     }
@@ -371,8 +575,8 @@ impl StateStore for StateDb {
         let mut applied = self.applied_guard();
         check_unapplied(*applied)?;
         let plain = [&block.height.to_be_bytes()[..], &block.leaf_hash].concat();
-        let row = Batch::new(&self.key)?.seal(APPLIED_KEY, &plain).ok_or(StateDbError::Damaged)?;
-        self.state.insert(APPLIED_KEY, row)?;
+        let row = Batch::new(&self.tables.key)?.row(Vec::new(), APPLIED_KEY, &plain)?;
+        self.tables.state.insert(APPLIED_KEY, row)?;
         *applied = Some(block);
         Ok(())
     }
@@ -380,10 +584,12 @@ impl StateStore for StateDb {
     fn clear(&self) -> Result<(), StateDbError> {
         let mut applied = self.applied_guard();
         // First what the rest is known by: cut off here, the next open clears what is left.
-        self.state.remove(APPLIED_KEY)?;
+        self.tables.state.remove(APPLIED_KEY)?;
         *applied = None;
-        self.transactions.clear()?;
-        self.state.clear()?;
+        self.tables.transactions.clear()?;
+        self.tables.state.clear()?;
+        // Last, as it may say that the rest is in doubt.
+        self.tables.shelf.clear()?;
         Ok(())
     }
 }
@@ -423,9 +629,15 @@ impl StateStore for MemoryState {
         self.inner().applied
     }
 
-    fn apply(&self, block: Applied, writes: &WriteSet, ids: &[([u8; 32], u64)]) -> Result<(), StateDbError> {
+    fn apply_run(
+        &self,
+        first: u64,
+        last: Applied,
+        writes: &WriteSet,
+        places: &[([u8; 32], TransactionPlace)],
+    ) -> Result<(), StateDbError> {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        check_next(inner.applied, block.height)?;
+        check_next(inner.applied, first)?;
         for (path, stored) in &writes.writes {
             match stored {
                 Some(stored) => _ = inner.values.insert(*path, stored.clone()),
@@ -433,10 +645,17 @@ impl StateStore for MemoryState {
             }
         }
         writes.erased.iter().for_each(|(path, _)| _ = inner.values.remove(path));
-        let places = ids.iter().map(|(id, index)| (*id, TransactionPlace { height: block.height, index: *index }));
-        inner.transactions.extend(places);
-        inner.applied = Some(block);
+        inner.transactions.extend(places.iter().copied());
+        inner.applied = Some(last);
         Ok(())
+    }
+
+    fn snapshot(&self) -> Option<Arc<dyn LeafSource>> {
+        None
+    }
+
+    fn shelf(&self) -> Option<Arc<dyn Shelf>> {
+        None
     }
 
     fn find_transaction(&self, id: &[u8; 32]) -> Result<Option<TransactionPlace>, StateDbError> {

@@ -97,21 +97,21 @@ fn follows_the_log_from_behind_from_ahead_and_from_elsewhere() {
     let disk = StateDb::open(folder.path(), &KEY).unwrap();
     let memory = MemoryState::new();
     for state in [&*memory as &dyn StateStore, &disk] {
-        assert_eq!(follow(state, &log_of(&blocks[..2])).unwrap(), 2);
-        assert_eq!(follow(state, &log_of(&blocks)).unwrap(), 2);
+        assert_eq!(follow(state, &log_of(&blocks[..2]), &mut |_, _| true).unwrap(), 2);
+        assert_eq!(follow(state, &log_of(&blocks), &mut |_, _| true).unwrap(), 2);
         check(state, &blocks);
-        assert_eq!(follow(state, &log_of(&blocks)).unwrap(), 0);
+        assert_eq!(follow(state, &log_of(&blocks), &mut |_, _| true).unwrap(), 0);
         // Ahead of the log: the frame it rests on was never synced.
-        assert_eq!(follow(state, &log_of(&blocks[..3])).unwrap(), 3);
+        assert_eq!(follow(state, &log_of(&blocks[..3]), &mut |_, _| true).unwrap(), 3);
         check(state, &blocks[..3]);
         // The same height with another leaf.
         let mut other = blocks[..2].to_vec();
         other.push(block(2, blocks[1].tree_size, 5));
         other[2].head.time_ms += 1;
         close(&mut other[2]);
-        assert_eq!(follow(state, &log_of(&other)).unwrap(), 3);
+        assert_eq!(follow(state, &log_of(&other), &mut |_, _| true).unwrap(), 3);
         check(state, &other);
-        assert_eq!(follow(state, &log_of(&[])).unwrap(), 0);
+        assert_eq!(follow(state, &log_of(&[]), &mut |_, _| true).unwrap(), 0);
         check(state, &[]);
     }
 }
