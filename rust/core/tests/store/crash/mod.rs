@@ -231,6 +231,10 @@ fn a_key_stream_used_twice_is_seen() {
         let last = other.len() - 17;
         other[last] ^= 1;
         assert_eq!(Streams::default().read(&[&written[..], &[other]].concat()), 1);
-        assert_eq!(Streams::default().read(&[&written[..], std::slice::from_ref(sealed)].concat()), 0, "the same bytes again");
+        assert_eq!(
+            Streams::default().read(&[&written[..], std::slice::from_ref(sealed)].concat()),
+            0,
+            "the same bytes again"
+        );
     }
 }
