@@ -699,7 +699,7 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
     let mut next = Some([0; 32]);
     while let Some(from) = next {
         let entries = state.range(from..).map(|(path, stored)| Ok::<_, Infallible>((*path, stored.clone())));
-        let prove = |path: &[u8; 32]| Ok((trie.prove(path), trie.value_digest(path)));
+        let prove = |path: &[u8; 32]| Ok((trie.prove(path).unwrap(), trie.value_digest(path).unwrap()));
         let chunk = StateChunk::build(from, 300, entries, prove).unwrap();
         next = chunk.bounds.to;
         states.push(chunk.encode());
