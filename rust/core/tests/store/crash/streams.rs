@@ -142,13 +142,19 @@ impl Streams {
     /// Reads the rows of a state database; gives how many key streams had sealed another value.
     pub fn read_state(&mut self, folder: &Path, key: &[u8; 32]) -> usize {
         let database = fjall::Database::builder(folder).open().unwrap();
-        let rows = database.keyspace("state", fjall::KeyspaceCreateOptions::default).unwrap();
         let mut reused = 0;
-        for row in rows.iter() {
-            let (_, row) = row.into_inner().unwrap();
-            let nonce = u32::from_be_bytes(row[16..20].try_into().unwrap());
-            reused += self.message(&of_salt(Use::StateValue, key, &row[..16]), nonce, &row[20..]).1;
-            self.values += 1;
+        for name in ["state", "shelf"] {
+            let rows = database.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap();
+            for row in rows.iter() {
+                let (name, row) = row.into_inner().unwrap();
+                // Before what is sealed of a value, which alone is named by a path, stands its digest.
+                let Some(row) = row.get(if name.len() == 32 { 32.. } else { 0.. }).filter(|row| !row.is_empty()) else {
+                    continue;
+                };
+                let nonce = u32::from_be_bytes(row[16..20].try_into().unwrap());
+                reused += self.message(&of_salt(Use::StateValue, key, &row[..16]), nonce, &row[20..]).1;
+                self.values += 1;
+            }
         }
         reused
     }
