@@ -76,8 +76,11 @@ impl From<fjall::Error> for StateDbError {
             fjall::Error::Locked => StateDbError::Locked,
             fjall::Error::Poisoned => StateDbError::Poisoned,
             other => match io_cause(&other) {
-                // Its own files name each other: one that is not there was named by bytes that changed.
-                Some(cause) if cause.kind() == io::ErrorKind::NotFound => StateDbError::Damaged,
+                // Its own files name each other and places in each other: a file that is not there, or a place that
+                // no file can have, was named by bytes that changed.
+                Some(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+                    StateDbError::Damaged
+                }
                 Some(cause) => StateDbError::Io(cause),
                 None => StateDbError::Damaged,
             },
