@@ -68,7 +68,8 @@ fn acts(world: &mut World, dice: &mut Dice, count: u64, met: &mut Met) -> bool {
 /// Starts the machine again until the node opens: more faults may meet the opening itself.
 fn recover(world: &mut World, dice: &mut Dice, met: &mut Met) {
     let mut faults = dice.below(4);
-    world.restart(loss(dice));
+    // Often only the process ends, with the cache left as it is.
+    world.restart(if dice.below(3) == 0 { Loss::Nothing } else { loss(dice) });
     loop {
         faults = faults.saturating_sub(1);
         match dice.below(3) {
@@ -91,6 +92,7 @@ fn recover(world: &mut World, dice: &mut Dice, met: &mut Met) {
     world.disk().fail_at(u64::MAX, Fault::Crash);
     world.disk().fail_read_at(u64::MAX, EIO);
     world.settle();
+    world.check_durable();
 }
 
 fn life(seed: u64, met: &mut Met) {

@@ -251,6 +251,14 @@ impl World {
         model.noted = vec![size];
     }
 
+    /// What opening showed is durable: with everything unsynced lost, the same is found again.
+    pub fn check_durable(&self) {
+        let mut other = self.copied();
+        other.restart(Loss::Unsynced);
+        other.open().unwrap();
+        other.settle();
+    }
+
     /// Everything that was acknowledged is there, and every root recomputes from the bytes.
     pub fn check(&self, dice: &mut Dice) {
         let log = &self.node().log;
