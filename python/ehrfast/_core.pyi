@@ -1911,6 +1911,16 @@ class KeyStore:
             ConflictError: ``keys.height_goes_back``.
         """
 
+    def replace(self, kind: str, id: bytes, value: bytes) -> None:
+        """Keeps another value under a kind and id; the former one is forgotten. Rewrites the store.
+
+        After a crash exactly one of the two is there.
+
+        Raises:
+            InvalidInputError: ``keys.invalid_entry``, ``keys.read_only``.
+            UnavailableError: ``store.…``, then ``keys.poisoned``.
+        """
+
     def rotate_root(self, root_key: bytes) -> None:
         """Puts the store under another root key, with a new store key; the former root key opens it no longer.
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -40,6 +41,8 @@ from ehrfast.chain.chain import Chain
 from ehrfast.chain.clock import wall_ms
 from ehrfast.chain.cosign import WitnessState
 from ehrfast.chain.fsck import KEY_ENTRIES, Erased, Fault, FsckReport, fsck, key_store_fault, slot_fault
+from ehrfast.chain.key_history import FILE as KEY_HISTORY
+from ehrfast.chain.key_history import load_history
 from ehrfast.chain.state_key import FOLDER as STATE_FOLDER
 from ehrfast.chain.state_key import is_due, mark_rotation, rotate, state_key
 from ehrfast.consensus import solo as _solo  # registers the engine
@@ -73,6 +76,7 @@ from ehrfast.model.checkpoint import VerifierKey, verifier_key
 from ehrfast.model.durable import sync_folder, unavailable, write_synced
 from ehrfast.model.genesis import Genesis, Organisation, open_genesis, sign_genesis
 from ehrfast.model.identity import ROLES, Identity, parse_id
+from ehrfast.model.key_history import KeyHistory
 from ehrfast.model.record import RecordRow
 from ehrfast.records.blobs import LOCAL_BLOBS, BlobSettings, open_blob_store
 from ehrfast.records.index.memory import RecordIndex
@@ -721,8 +725,8 @@ class Node:
         finally:
             lock.release()
 
-    def rotate_keys(self, what: Literal["root", "atrest"]) -> None:
-        """Changes keys while the node runs; see `rotate_root_key` and `rotate_at_rest`.
+    def rotate_keys(self, what: Literal["root", "atrest", "checkpoint"]) -> None:
+        """Changes keys while the node runs; see `rotate_root_key`, `rotate_at_rest` and `rotate_checkpoint_key`.
 
         Raises:
             InvalidInputError: ``keys.unknown_rotation``.
@@ -732,8 +736,10 @@ class Node:
                 self.rotate_root_key()
             case "atrest":
                 self.rotate_at_rest()
+            case "checkpoint":
+                self.rotate_checkpoint_key()
             case _:
-                raise InvalidInputError("keys.unknown_rotation", {"known": ["atrest", "root"]})
+                raise InvalidInputError("keys.unknown_rotation", {"known": ["atrest", "checkpoint", "root"]})
 
     def rotate_root_key(self, source: KeySource | None = None) -> RootKeySource:
         """Puts the key store under a new root key; when this returns, the former one opens it no longer.
@@ -783,6 +789,34 @@ class Node:
             chain.segments.roll()
         self._keys.forget([], self._keys.applied_erasure_height)
         return self._keys.generation
+
+    def rotate_checkpoint_key(self) -> str:
+        """Signs checkpoints of all chains with a new key from now on.
+
+        The former key states which one follows and from which tree size on, and the new one says so too; these
+        statements are `key_history`, to be published. Evidence from before verifies with the key history, or with the
+        former key; evidence from now on with the new key, or with the former one and the history. A witness must be
+        given the history, see ``ehrfast witness trust``.
+
+        Returns:
+            The new verifier key of the main chain.
+
+        Raises:
+            UnavailableError: ``chain.read_only``, ``store.…``.
+        """
+        self._require_writing()
+        signer = SigningKey.generate()
+        with ExitStack() as changing:
+            for chain in self._chains.values():
+                chain.require_writable()
+                changing.enter_context(chain.changing_signer(signer))
+            self._keys.replace(NODE_KIND, CHECKPOINT_KEY, signer.seed())
+        return self.verifier_key
+
+    @property
+    def key_history(self) -> KeyHistory:
+        """The keys that checkpoints of the main chain have been signed with."""
+        return self.chain.key_history
 
     def _require_writing(self) -> None:
         self._require_usable()
@@ -946,6 +980,8 @@ class Node:
             try:
                 opened = open_target(os.fspath(target), backup_root_key(keys), create=True)
                 try:
+                    if _checkpoint_key(keys).public_key != frozen.chain.signer_public_key:
+                        raise UnavailableError("backup.keys_changing")  # between the two openings; once more does it
                     source = Source(
                         settings=(path / _SETTINGS).read_bytes(),
                         keys=keys,
@@ -957,7 +993,7 @@ class Node:
                         blobs=_blobs_below(path),
                     )
                     listed = [_listed(frozen.chain.chain_id, each) for each in frozen.erasures]
-                    append_erasures(opened, listed, source.signer)
+                    append_erasures(opened, listed, source.signer, _former_keys(frozen))
                     return make_backup(source, opened, progress)
                 finally:
                     opened.close()
@@ -994,7 +1030,7 @@ class Node:
         self._require_usable()
         opened = open_target(os.fspath(target), backup_root_key(self._keys), create=True)
         try:
-            append_erasures(opened, erasures, _checkpoint_key(self._keys))
+            append_erasures(opened, erasures, _checkpoint_key(self._keys), _former_keys(self))
             keys = opened.keys()
             held = [read_manifest(opened, each, keys)[0] for each in list_manifests(opened) if each.id in keys]
             return max((each.expires_ms for each in held), default=0)
@@ -1187,7 +1223,7 @@ def _restore_into(
         keys.close()
     blobs = restore_blobs(plan, target, path)
     (path / _SETTINGS).write_bytes(manifest.settings)
-    settings = replace(Settings.load(path), root_key=source)
+    settings = replace(Settings.load(path), root_key=source, next_root_key=None)
     (path / _SETTINGS).unlink()
     heads = [Head(each.note, verifier_key(each.chain_id, plan.signer), each.log.prove_consistency) for each in restored]
     writable, said = _matched(heads, settings, witnesses, checkpoint)
@@ -1333,14 +1369,18 @@ def _fsck_chain(
         genesis = open_genesis((folder / "genesis").read_bytes())
         signer = _checkpoint_key(keys)
     except (EhrfastError, FileNotFoundError):
-        return fsck(folder, keys=keys, key="", custodian=custodian, progress=progress)
+        return fsck(folder, keys=keys, history=None, custodian=custodian, progress=progress)
     state, faults = _open_for_fsck(folder, keys, genesis.chain_id) if alone else (None, [])
     try:
-        key = verifier_key(genesis.chain_id, signer.public_key)
+        history: KeyHistory | None = None
+        try:
+            history = load_history(folder, genesis.chain_id, signer.public_key)
+        except CorruptionError as error:
+            faults = [*faults, Fault(KEY_HISTORY, 0, error.code, None)]
         found = fsck(
             folder,
             keys=keys,
-            key=key,
+            history=history,
             state=state,
             custodian=custodian,
             blob_fault=blob_fault,
@@ -1396,6 +1436,10 @@ def _found_chain(
 
 def _chain_names(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / _CHAINS).iterdir() if path.is_dir() and path.suffix != _UNFINISHED)
+
+
+def _former_keys(node: Node) -> frozenset[bytes]:
+    return frozenset(each.public_key for each in node.key_history.keys)
 
 
 def _checkpoint_key(keys: KeyStore) -> SigningKey:

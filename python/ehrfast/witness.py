@@ -51,6 +51,7 @@ from ehrfast.model.checkpoint import (
     witness_key,
 )
 from ehrfast.model.durable import write_synced
+from ehrfast.model.key_history import KeyHistory
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
 MAX_PROOF_HASHES: Final = 63
@@ -286,6 +287,31 @@ def add_log(folder: str | os.PathLike[str], vkey: str) -> None:
     if not logs.is_dir():
         raise NotFoundError("witness.not_found")
     write_synced(logs / f"{sha256(key.encode().encode()).hexdigest()[:32]}.vkey", f"{vkey.strip()}\n".encode(), 0o644)
+
+
+def follow_log(folder: str | os.PathLike[str], history: bytes) -> str:
+    """Lets a log that is known sign with the newest key of its history only, whether the witness runs or not.
+
+    Returns:
+        That key.
+
+    Raises:
+        InvalidInputError: ``key_history.malformed``.
+        VerificationError: a statement is not signed by the former key, or not by the new one.
+        NotFoundError: ``witness.not_found``, ``witness.unknown_log``: none of its keys is known here.
+    """
+    logs = Path(folder) / "logs"
+    if not logs.is_dir():
+        raise NotFoundError("witness.not_found")
+    keys = [key.encode() for key in KeyHistory.parse(history).keys]
+    known = {logs / name: (logs / name).read_text("utf-8").strip() for name, _ in _listed(logs)}
+    if not set(known.values()) & set(keys):
+        raise NotFoundError("witness.unknown_log")
+    add_log(folder, keys[-1])
+    for path, vkey in known.items():
+        if vkey in keys[:-1]:
+            path.unlink()
+    return keys[-1]
 
 
 def _listed(folder: Path) -> Iterator[tuple[str, int]]:

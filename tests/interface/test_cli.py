@@ -251,11 +251,37 @@ def test_log_export_is_a_checked_log(clinic: Clinic, tmp_path: Path) -> None:
 
 def test_keys_rotate(tmp_path: Path) -> None:
     from ehrfast import Node
+    from ehrfast.witness import Witness
 
     node = tmp_path / "rotated.ehr"
     told("init", node, "--organisation", "Clinic East")
     assert told("keys", "rotate", node, "root") == {"rotated": "root", "source": "file", "file": "root-2.key"}
     assert told("keys", "rotate", node, "atrest").keys() == {"rotated", "generation"}
+    assert run("keys", "history", node).stdout == b""
+    founding = told("status", node)["verifier_key"]
+    rotated = told("keys", "rotate", node, "checkpoint")
+    assert rotated.keys() == {"rotated", "verifier_key", "from_tree_size"}
+    history = told("keys", "history", node)
+    assert history.keys() == {"chain_id", "keys", "statements"}
+    assert history["keys"] == [
+        {"verifier_key": founding, "from_tree_size": 0},
+        {"verifier_key": rotated["verifier_key"], "from_tree_size": rotated["from_tree_size"]},
+    ]
+    (tmp_path / "keys").write_bytes(run("keys", "history", node).stdout)
+    assert (tmp_path / "keys").read_text() == "".join(history["statements"])  # type: ignore[arg-type]
+    with Witness.create(tmp_path / "witness") as witness:
+        witness.add_log(str(founding))
+    trusted = told("witness", "trust", tmp_path / "witness", "--history", tmp_path / "keys")
+    assert trusted == {"log": rotated["verifier_key"]}
+    assert refused(4, "witness", "trust", tmp_path, "--history", tmp_path / "keys") == "witness.not_found"
+    physician = told("keys", "enrol", node, "--name", "n", "--role", "physician")["identity"]
+    (tmp_path / "one.json").write_bytes(b'{"resourceType":"Patient","id":"one"}')
+    told("import", node, tmp_path / "one.json")
+    asking = ("--as", physician, "--purpose", "TREAT")
+    told("prove", node, "Patient/one", *asking, "-o", tmp_path / "one.proof")
+    assert refused(1, "verify", tmp_path / "one.proof", "--key", founding) == "checkpoint.not_signed"
+    checked = told("verify", tmp_path / "one.proof", "--key", founding, "--history", tmp_path / "keys")
+    assert checked["ok"] is True
     assert refused(2, "keys", "rotate", node, "moon") == "usage"
     assert refused(8, "keys", "rotate", node, "atrest", "--to", "file") == "keys.no_source_wanted"
     assert refused(4, "keys", "rotate", node, "root", "--to", "environment") == "root_key.missing"
@@ -356,7 +382,8 @@ def test_the_demo_ends_well_and_spares_what_is_not_its_own(tmp_path: Path) -> No
     "command",
     [
         *["init", "import", "get", "history", "list", "prove", "verify", "fsck", "status", "export", "demo", "synth"],
-        *["keys enrol", "keys list", "keys rotate", "log export", "config show", "witness run"],
+        *["keys enrol", "keys list", "keys rotate", "keys history"],
+        *["log export", "config show", "witness run", "witness trust"],
         *["config set", "blobs gc", "binary put", "binary get"],
     ],
 )

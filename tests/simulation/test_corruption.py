@@ -25,7 +25,7 @@ from ehrfast.chain.fsck import FsckReport
 from ehrfast.cli import main
 from ehrfast.errors import CorruptionError, DeniedError, InvalidInputError, VerificationError
 from ehrfast.synthetic import generate_bundles
-from ehrfast.witness import Witness, WitnessServer
+from ehrfast.witness import Witness, WitnessServer, follow_log
 
 SEED = int(os.environ.get("EHRFAST_SEED", "20261124"))
 DAMAGES = int(os.environ.get("EHRFAST_CORRUPTIONS", "2000"))
@@ -109,6 +109,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
         for file in files:
             node.import_fhir(file)
             node.chain.segments.roll()
+            node.rotate_checkpoint_key()
+            follow_log(folder / "witness", node.key_history.render())
         with node.session(doctor, purpose="TREAT") as session:
             for row in session.list("Observation")[:3]:
                 document = session.read(row.reference).json()
@@ -124,7 +126,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
     clinic = folder / "clinic.ehr"
     found = {path.relative_to(clinic): path.read_bytes() for path in sorted(clinic.rglob("*")) if path.is_file()}
     assert len({name for name, _, _ in frames}) >= 3
-    assert Path("chains/main/cosignatures") in found
+    assert {Path("chains/main/cosignatures"), Path("chains/main/key-history")} < found.keys()
     assert Node.fsck_folder(clinic).ok
     return Sound(clinic, found, frames, contents, str(doctor), readable)
 

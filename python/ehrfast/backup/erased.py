@@ -5,7 +5,7 @@ Owns its entries, signed by the checkpoint key and only ever appended. Refuses a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -58,9 +58,15 @@ class Erasure:
         return erasure
 
 
-def append_erasures(target: BackupTarget, erasures: Sequence[Erasure], signer: SigningKey) -> None:
-    """Appends to the list; durable when it returns. What is listed already is left alone."""
-    known = {each.encode() for each in _read(target, signer.public_key)}
+def append_erasures(
+    target: BackupTarget, erasures: Sequence[Erasure], signer: SigningKey, former: Collection[bytes] = ()
+) -> None:
+    """Appends to the list; durable when it returns. What is listed already is left alone.
+
+    Args:
+        former: public keys that the node signed with before.
+    """
+    known = {each.encode() for each in _read(target, {signer.public_key, *former})}
     number = len(target.sizes(ERASED))
     for erasure in erasures:
         if erasure.encode() not in known:
@@ -68,19 +74,19 @@ def append_erasures(target: BackupTarget, erasures: Sequence[Erasure], signer: S
             target.put(f"{ERASED}{number:08d}", cose_sign1(signer, erasure.encode(), AAD))
 
 
-def read_erasures(target: BackupTarget, signer: bytes) -> list[Erasure]:
+def read_erasures(target: BackupTarget, signers: Collection[bytes]) -> list[Erasure]:
     """The list, in the order in which it was written.
 
     Args:
-        signer: public checkpoint key of the node.
+        signers: public checkpoint keys of the node, former ones included.
 
     Raises:
-        CorruptionError: ``backup.erased_list_damaged``: an entry is missing, changed, or not signed by that key.
+        CorruptionError: ``backup.erased_list_damaged``: an entry is missing, changed, or not signed by one of them.
     """
-    return _read(target, signer)
+    return _read(target, signers)
 
 
-def _read(target: BackupTarget, signer: bytes) -> list[Erasure]:
+def _read(target: BackupTarget, signers: Collection[bytes]) -> list[Erasure]:
     names = sorted(target.sizes(ERASED))
     if names != [f"{ERASED}{number + 1:08d}" for number in range(len(names))]:
         raise CorruptionError("backup.erased_list_damaged")
@@ -90,7 +96,7 @@ def _read(target: BackupTarget, signer: bytes) -> list[Erasure]:
             payload, by = cose_verify1(target.get(name), AAD)
         except (VerificationError, ValueError):
             raise CorruptionError("backup.erased_list_damaged", {"part": name}) from None
-        if by != signer:
+        if by not in signers:
             raise CorruptionError("backup.erased_list_damaged", {"part": name})
         found.append(Erasure.decode(payload))
     return found

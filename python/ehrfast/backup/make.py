@@ -244,6 +244,7 @@ def _back_up_chain(
         note=published.note,
         genesis=(chain.folder / "genesis").read_bytes(),
         cosignatures=cosign.render_cosigned(cosigned) if cosigned else None,
+        key_history=chain.key_history.render(),
         segments=segments,
         snapshot=snapshot,
     )

@@ -20,7 +20,9 @@ from ehrfast._core import (
     seal_part,
 )
 from ehrfast.backup.target import BackupTarget
-from ehrfast.errors import CorruptionError, EhrfastError, NotFoundError
+from ehrfast.errors import CorruptionError, EhrfastError, NotFoundError, VerificationError
+from ehrfast.model.checkpoint import LOG_SIGNATURE, VerifierKey
+from ehrfast.model.key_history import KeyHistory
 
 AAD: Final = b"ehrfast/backup/v1"
 PARTS: Final = "parts/"
@@ -95,6 +97,7 @@ class ChainBackup:
         note: its signed checkpoint there.
         genesis: the signed genesis.
         cosignatures: the file of what witnesses had cosigned, or None.
+        key_history: the statements of its former checkpoint keys, empty where there are none.
     """
 
     name: str
@@ -104,6 +107,7 @@ class ChainBackup:
     note: bytes
     genesis: bytes
     cosignatures: bytes | None
+    key_history: bytes
     segments: tuple[Segment, ...]
     snapshot: Snapshot | None
 
@@ -241,19 +245,20 @@ def _chain_row(chain: ChainBackup) -> tuple[object, ...]:
         chain.note,
         chain.genesis,
         chain.cosignatures,
+        chain.key_history,
         segments,
         snapshot,
     )
 
 
 def _chain_of(row: Any) -> ChainBackup:
-    name, chain_id, height, tree_size, note, genesis, cosignatures, segments, kept = row
+    name, chain_id, height, tree_size, note, genesis, cosignatures, history, segments, kept = row
     snapshot = None
     if kept is not None:
         backup, at, time_ms, log_bytes, head, leaves, states = kept
         snapshot = Snapshot(backup, at, time_ms, log_bytes, Part(*head), _parts(leaves), _parts(states))
     listed = tuple(Segment(each, head, _parts(pieces)) for each, head, pieces in segments)
-    return ChainBackup(name, chain_id, height, tree_size, note, genesis, cosignatures, listed, snapshot)
+    return ChainBackup(name, chain_id, height, tree_size, note, genesis, cosignatures, history, listed, snapshot)
 
 
 # ── sealed and signed ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -353,3 +358,21 @@ def get_part(target: BackupTarget, part: Part) -> bytes:
 def without_snapshot(chain: ChainBackup) -> ChainBackup:
     """The chain without its snapshot: its state is then replayed from the log."""
     return replace(chain, snapshot=None)
+
+
+def history_of(chain: ChainBackup, signer: bytes) -> KeyHistory:
+    """The keys of a chain, which must end with the one that signed its manifest.
+
+    Raises:
+        VerificationError: ``backup.other_signer``.
+    """
+    current = VerifierKey(chain.chain_id, LOG_SIGNATURE, signer)
+    history = KeyHistory.parse(chain.key_history) if chain.key_history else KeyHistory.of(current)
+    if history.current != current:
+        raise VerificationError("backup.other_signer")
+    return history
+
+
+def signers_of(manifest: Manifest, signer: bytes) -> frozenset[bytes]:
+    """The public checkpoint keys that the node of a manifest has had."""
+    return frozenset(each.public_key for chain in manifest.chains for each in history_of(chain, signer).keys)

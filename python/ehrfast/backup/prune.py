@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ehrfast.backup.erased import read_erasures
-from ehrfast.backup.manifest import PARTS, Manifest, list_manifests, read_manifest
+from ehrfast.backup.manifest import PARTS, Manifest, list_manifests, read_manifest, signers_of
 from ehrfast.backup.target import BackupTarget
 from ehrfast.errors import CorruptionError, NotFoundError
 
@@ -72,6 +72,6 @@ def prune_backups(target: BackupTarget, now_ms: int) -> PruneReport:
 
 def _erased_since(target: BackupTarget, manifest: Manifest, signer: bytes) -> bool:
     try:
-        return any(each.time_ms >= manifest.time_ms for each in read_erasures(target, signer))
+        return any(each.time_ms >= manifest.time_ms for each in read_erasures(target, signers_of(manifest, signer)))
     except NotFoundError as error:
         raise CorruptionError("backup.erased_list_damaged", error.details) from None

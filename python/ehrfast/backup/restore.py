@@ -19,11 +19,14 @@ from ehrfast.backup.manifest import (
     Manifest,
     Part,
     get_part,
+    history_of,
     list_manifests,
     read_manifest,
+    signers_of,
     unseal,
 )
 from ehrfast.backup.target import BackupTarget
+from ehrfast.chain.key_history import FILE as KEY_HISTORY
 from ehrfast.chain.recover import Recovered, recover
 from ehrfast.chain.snapshot import Kind, load_snapshot, load_transaction_places
 from ehrfast.chain.state_key import STATE_KEY_KIND
@@ -32,9 +35,10 @@ from ehrfast.contracts.runtime import Runtime
 from ehrfast.errors import ConflictError, CorruptionError, NotFoundError, VerificationError
 from ehrfast.keys.backup_key import BACKUP_KIND, ROOT
 from ehrfast.keys.subjects import ALIAS_KIND, SUBJECT_KIND
-from ehrfast.model.checkpoint import Checkpoint, open_checkpoint, verifier_key
+from ehrfast.model.checkpoint import Checkpoint, verifier_key
 from ehrfast.model.durable import sync_folder, write_synced
 from ehrfast.model.genesis import open_genesis
+from ehrfast.model.key_history import KeyHistory
 
 RECORD: Final = "record"
 BLOBS: Final = "blobs"
@@ -50,6 +54,10 @@ class RestorePlan:
     manifest: Manifest
     signer: bytes
     erasures: tuple[Erasure, ...]
+
+    def history(self, chain: ChainBackup) -> KeyHistory:
+        """The keys that checkpoints of a chain have been signed with, the last one being the manifest's."""
+        return history_of(chain, self.signer)
 
     @property
     def verifier_key(self) -> str:
@@ -91,8 +99,9 @@ def plan_restore(target: BackupTarget, *, max_height: int | None = None, vkey: s
     for each in listed:
         manifest, signer, _ = read_manifest(target, each, keys)
         if max_height is None or manifest.chain().height <= max_height:
-            plan = RestorePlan(manifest, signer, tuple(read_erasures(target, signer)))
-            if vkey is not None and plan.verifier_key != vkey:
+            plan = RestorePlan(manifest, signer, tuple(read_erasures(target, signers_of(manifest, signer))))
+            known = [each.encode() for each in plan.history(manifest.chain()).keys]
+            if vkey is not None and vkey not in known:
                 raise VerificationError("backup.other_signer")
             _require_no_record_since(plan)
             return plan
@@ -163,8 +172,8 @@ def restore_chain(
     genesis = open_genesis(chain.genesis)
     if genesis.chain_id != chain.chain_id:
         raise CorruptionError("log.other_genesis")
-    key = verifier_key(chain.chain_id, plan.signer)
-    checkpoint = open_checkpoint(chain.note, key)
+    history = plan.history(chain)
+    checkpoint = history.open_checkpoint(chain.note)
     loaded = _load_state(chain, target, folder, keys)
     signer = SigningKey.from_seed(keys.get("node", b"checkpoint") or b"")
     recovered = recover(
@@ -175,6 +184,7 @@ def restore_chain(
         runtime=Runtime(Registry.default()),
         read_only=False,
         progress=progress,
+        history=history,
     )
     try:
         _require_same(chain, checkpoint, recovered)
@@ -208,6 +218,8 @@ def write_files(chain: ChainBackup, target: BackupTarget, folder: Path, progress
     """Writes genesis, segments and cosignatures; a piece is checked before it is written."""
     (folder / "log").mkdir(mode=0o700, parents=True)
     write_synced(folder / "genesis", chain.genesis, 0o600)
+    if chain.key_history:
+        write_synced(folder / KEY_HISTORY, chain.key_history, 0o644)
     if chain.cosignatures is not None:
         write_synced(folder / "cosignatures", chain.cosignatures, 0o600)
     total = sum(segment.size for segment in chain.segments)

@@ -10,7 +10,8 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +37,7 @@ from ehrfast.chain.commit import commit
 from ehrfast.chain.cosign import PROVING_S, Cosigner, load_cosigned
 from ehrfast.chain.execute import Execution, execute
 from ehrfast.chain.fsck import FsckReport, fsck
+from ehrfast.chain.key_history import keep_history, load_history
 from ehrfast.chain.order import MAX_BLOCK_BYTES, MAX_BLOCK_ITEMS, order
 from ehrfast.chain.pending import PendingReceipt, PendingReceipts, Settlement, refusal, settle
 from ehrfast.chain.prove import prove
@@ -61,8 +63,9 @@ from ehrfast.contracts.runtime import Runtime
 from ehrfast.errors import ConflictError, CorruptionError, EhrfastError, NotFoundError, UnavailableError
 from ehrfast.model.ask_witness import WitnessAddress
 from ehrfast.model.block import PublishedBlock
-from ehrfast.model.checkpoint import Checkpoint, add_signatures, verifier_key
+from ehrfast.model.checkpoint import Checkpoint, add_signatures, sign_checkpoint
 from ehrfast.model.genesis import Genesis, open_genesis
+from ehrfast.model.key_history import KeyHistory, Rotation
 from ehrfast.model.proof import Evidence
 from ehrfast.model.receipt import Receipt
 
@@ -111,6 +114,7 @@ class Chain:
         engine: Engine | None,
         clock: ChainClock,
         cosigner: Cosigner,
+        history: KeyHistory,
     ) -> None:
         self.folder = folder
         self.genesis = genesis
@@ -119,6 +123,7 @@ class Chain:
         self.runtime = runtime
         self._keys = keys
         self._signer = signer
+        self._history = history
         self._segments = recovered.segments
         self._state = recovered.state
         self._log = recovered.log
@@ -190,8 +195,8 @@ class Chain:
                 or a root does not recompute.
         """
         genesis = open_genesis((folder / "genesis").read_bytes())
-        log_key = verifier_key(genesis.chain_id, signer.public_key)
-        cosigned = load_cosigned(folder, log_key)
+        history = load_history(folder, genesis.chain_id, signer.public_key, read_only=read_only)
+        cosigned = load_cosigned(folder, history)
         recovered = recover(
             folder,
             genesis,
@@ -201,12 +206,13 @@ class Chain:
             read_only=read_only,
             progress=progress,
             cosigned=[each.checkpoint for each in cosigned.values()],
+            history=history,
         )
         driver = None if read_only else engine or build_engine(genesis.engine)
         clock = ChainClock(recovered.published.time_ms, trusted=trust_clock)
         cosigner = Cosigner(
             folder,
-            log_key=log_key,
+            history=history,
             note=recovered.published.note,
             prove_consistency=recovered.log.prove_consistency,
             known=cosigned,
@@ -230,6 +236,7 @@ class Chain:
             engine=driver,
             clock=clock,
             cosigner=cosigner,
+            history=history,
         )
 
     def close(self) -> None:
@@ -478,6 +485,8 @@ class Chain:
         block, execution = oldest.block, oldest.execution
         commit(self._segments, block, execution.packs)
         with self._state_lock:
+            if self._failure is not None:
+                raise UnavailableError("chain.stopped", {"cause": self._failure.code})
             published = publish(
                 block, oldest.trie, log=self._log, state=self._state, signer=self._signer, slots=self._slots
             )
@@ -575,6 +584,33 @@ class Chain:
         return self._published
 
     @property
+    def key_history(self) -> KeyHistory:
+        """The keys this chain's checkpoints have been signed with."""
+        return self._history
+
+    @contextmanager
+    def changing_signer(self, signer: SigningKey) -> Iterator[None]:
+        """States durably that another key follows; it is in force once the block of the caller has succeeded.
+
+        Nothing is published meanwhile, so no checkpoint is signed by a key that is not in force at its size.
+        """
+        with self._state_lock:
+            published = self._published
+            rotation = Rotation.sign(self.chain_id, published.tree_size, self._signer, signer)
+            history = self._history.followed_by(rotation)
+            keep_history(self.folder, history)
+            try:
+                yield
+            except BaseException as error:  # which key is in force, only the next open can tell
+                self._stop_after(error)
+                raise
+            note = sign_checkpoint(Checkpoint(self.chain_id, published.tree_size, published.log_root), signer)
+            self._slots.write(note, sync=True)
+            self._signer, self._history, self._cosigned = signer, history, None
+            self._published = replace(published, note=note)
+            self.cosigner.follow_key(history, note)
+
+    @property
     def signer_public_key(self) -> bytes:
         """The key this node signs checkpoints with."""
         return self._signer.public_key
@@ -590,7 +626,7 @@ class Chain:
             return fsck(
                 self.folder,
                 keys=self._keys,
-                key=verifier_key(self.chain_id, self._signer.public_key),
+                history=self._history,
                 state=None if self._engine is None else self._state,
                 max_height=self._published.height,
                 blob_fault=blob_fault,

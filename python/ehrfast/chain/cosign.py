@@ -23,10 +23,10 @@ from ehrfast.model.checkpoint import (
     Note,
     VerifierKey,
     add_signatures,
-    open_checkpoint,
     verify_cosignature,
 )
 from ehrfast.model.durable import write_synced
+from ehrfast.model.key_history import KeyHistory
 
 FILE: Final = "cosignatures"
 FORMAT: Final = 1
@@ -82,7 +82,7 @@ class WitnessState:
     failure: str | None
 
 
-def load_cosigned(folder: Path, log_key: str) -> dict[str, Cosigned]:
+def load_cosigned(folder: Path, history: KeyHistory) -> dict[str, Cosigned]:
     """What witnesses had cosigned when it was last kept, by their keys; every signature is verified again.
 
     Raises:
@@ -93,11 +93,10 @@ def load_cosigned(folder: Path, log_key: str) -> dict[str, Cosigned]:
         value = json.loads(kept)
         if value["format"] != FORMAT or render_cosigned(value["notes"]) != kept:
             raise ValueError
-        key = VerifierKey.decode(log_key)
         kept_notes = {vkey: note.encode() for vkey, note in value["notes"].items()}
         if any(len(Note.parse(note).signatures) != _KEPT_SIGNATURES for note in kept_notes.values()):
             raise ValueError
-        return {vkey: _opened(vkey, note, key) for vkey, note in kept_notes.items()}
+        return {vkey: _opened(vkey, note, history) for vkey, note in kept_notes.items()}
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, VerificationError):
@@ -109,8 +108,8 @@ def render_cosigned(notes: Mapping[str, str]) -> bytes:
     return (json.dumps({"format": FORMAT, "notes": notes}, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _opened(vkey: str, note: bytes, log_key: VerifierKey) -> Cosigned:
-    checkpoint = open_checkpoint(note, log_key, witnesses=[vkey], quorum=1)
+def _opened(vkey: str, note: bytes, history: KeyHistory) -> Cosigned:
+    checkpoint = history.open_checkpoint(note, witnesses=[vkey], quorum=1)
     return Cosigned(vkey, note, checkpoint, datetime.fromtimestamp(verify_cosignature(note, vkey), tz=UTC))
 
 
@@ -145,7 +144,7 @@ class Cosigner:
 
     Args:
         folder: of the chain.
-        log_key: the log's verifier key.
+        history: the keys the log has had.
         note: its newest checkpoint.
         prove_consistency: of the log.
         known: what `load_cosigned` gave.
@@ -156,7 +155,7 @@ class Cosigner:
         self,
         folder: Path,
         *,
-        log_key: str,
+        history: KeyHistory,
         note: bytes,
         prove_consistency: Callable[[int, int], Sequence[bytes]],
         known: dict[str, Cosigned],
@@ -164,7 +163,7 @@ class Cosigner:
         following: bool = True,
     ) -> None:
         self._folder = folder
-        self._log_key = VerifierKey.decode(log_key)
+        self._history = history
         self._prove_consistency = prove_consistency
         self._known = dict(known)
         self._following = following
@@ -239,6 +238,11 @@ class Cosigner:
         with self._changed:
             self._newest, self._newest_size = note, tree_size
             self._changed.notify_all()
+
+    def follow_key(self, history: KeyHistory, note: bytes) -> None:
+        """The log signs with another key from now on; its newest checkpoint stands under that one too."""
+        with self._changed:
+            self._history, self._newest = history, note
 
     def stop(self) -> None:
         """Shows the last checkpoint to every witness that answers, then ends; a request takes some seconds at most."""
@@ -361,7 +365,7 @@ class Cosigner:
         line = request_cosignature(
             address.url, key, self._known_size(followed), self._prove_consistency, note, timeout=REQUEST_S
         )
-        self._keep(_opened(address.vkey, add_signatures(note, [line]), self._log_key))
+        self._keep(_opened(address.vkey, add_signatures(note, [line]), self._history))
         with self._changed:
             followed.answered, followed.failure, followed.failures = True, None, 0
             followed.retry_at, followed.rested_at = 0.0, monotonic() + PAUSE_S

@@ -30,12 +30,14 @@ from ehrfast._core import Fault as FrameFault
 from ehrfast.chain.admit import MAX_RECORDS_TRANSACTION_BYTES
 from ehrfast.chain.cosign import FILE as COSIGNATURES
 from ehrfast.chain.cosign import load_cosigned
+from ehrfast.chain.key_history import FILE as KEY_HISTORY
 from ehrfast.chain.recover import head_of
 from ehrfast.errors import CorruptionError, EhrfastError
 from ehrfast.keys.signing import IDENTITY_KIND
 from ehrfast.keys.subjects import SUBJECT_KIND
-from ehrfast.model.checkpoint import Checkpoint, open_checkpoint
+from ehrfast.model.checkpoint import Checkpoint
 from ehrfast.model.genesis import Genesis, open_genesis
+from ehrfast.model.key_history import KeyHistory
 from ehrfast.model.receipt import Receipt
 
 KEY_SLOTS: Final = "keys/keys.slots"
@@ -108,7 +110,7 @@ def fsck(
     folder: Path,
     *,
     keys: KeyStore,
-    key: str,
+    history: KeyHistory | None,
     state: StateDb | None = None,
     custodian: bytes | None = None,
     max_height: int | None = None,
@@ -120,14 +122,14 @@ def fsck(
     Args:
         folder: the chain's own folder.
         keys: the node's key store.
-        key: the chain's C2SP verifier key.
+        history: the keys the chain's checkpoints have been signed with; None where they are not known.
         state: its state database, when nobody else has it open.
         custodian: the organisation whose keys must all be in the key store, by default none's.
         max_height: the last block to look at; a writer may be appending beyond it.
         blob_fault: tells what is wrong with the blob of a digest, or None; without it blobs are not looked at.
         progress: called with (bytes read, bytes there) after each block.
     """
-    checker = _Checker(folder, key, keys, custodian)
+    checker = _Checker(folder, history, keys, custodian)
     checker.blob_fault = blob_fault
     genesis = checker.genesis()
     if genesis is not None:
@@ -149,11 +151,11 @@ _WENT = 2 | 4
 
 
 class _Checker:
-    def __init__(self, folder: Path, key: str, keys: KeyStore, custodian: bytes | None) -> None:
+    def __init__(self, folder: Path, history: KeyHistory | None, keys: KeyStore, custodian: bytes | None) -> None:
         self.blob_fault: Callable[[bytes], str | None] | None = None
         self._blobs: dict[bytes, tuple[bytes, int]] = {}
         self._folder = folder
-        self._key = key
+        self._history = history
         self._custodian = custodian
         self._held = {kind: set(keys.ids(kind)) for kind in (IDENTITY_KIND, SUBJECT_KIND)}
         self._chain_id = ""
@@ -239,16 +241,20 @@ class _Checker:
             self.faults.append(Fault("state", 0, "state.database_differs", state.applied_height))
 
     def _checkpoint(self) -> Checkpoint | None:
+        if self._history is None:
+            return None
         try:
             note = CheckpointFile.open(str(self._folder / "checkpoint"), read_only=True).read()
-            return None if note is None else open_checkpoint(note, self._key)
+            return None if note is None else self._history.open_checkpoint(note)
         except EhrfastError as error:
             self.faults.append(Fault("checkpoint", 0, error.code, None))
             return None
 
     def _cosigned(self) -> Sequence[Checkpoint]:
+        if self._history is None:
+            return ()
         try:
-            return [each.checkpoint for each in load_cosigned(self._folder, self._key).values()]
+            return [each.checkpoint for each in load_cosigned(self._folder, self._history).values()]
         except EhrfastError as error:
             self.faults.append(Fault(COSIGNATURES, 0, error.code, None))
             return ()
@@ -264,6 +270,9 @@ class _Checker:
                 kinds.append("log.broken_link")
             if head.height == 0 and frame.leaves[0] != self._genesis_leaf:
                 kinds.append("log.other_genesis")
+            founder = None if self._history is None else self._history.founding.public_key
+            if head.height == 0 and founder not in (None, head.proposer):
+                self.faults.append(Fault(KEY_HISTORY, 0, "keys.history_missing", 0))
             self._log.append(frame.leaves)
         self._next_height = frame.height + 1
         return kinds

@@ -28,14 +28,16 @@ from ehrfast._core import (
     decode_block_leaf,
     log_leaf_hash,
 )
+from ehrfast.chain.key_history import require_founder
 from ehrfast.chain.publish import Published, publish
 from ehrfast.chain.replay import WINDOW_MS, ReplayWindow
 from ehrfast.chain.state_key import FOLDER, draw, segment_mark, state_key
 from ehrfast.contracts.contract import BlockContext
 from ehrfast.contracts.runtime import Runtime
 from ehrfast.errors import ConflictError, CorruptionError
-from ehrfast.model.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint, verifier_key
+from ehrfast.model.checkpoint import LOG_SIGNATURE, Checkpoint, Note, VerifierKey, sign_checkpoint
 from ehrfast.model.genesis import Genesis
+from ehrfast.model.key_history import KeyHistory
 
 
 @dataclass(slots=True)
@@ -88,21 +90,25 @@ def recover(
     read_only: bool,
     progress: Callable[[int, int], None] | None,
     cosigned: Sequence[Checkpoint] = (),
+    history: KeyHistory | None = None,
 ) -> Recovered:
     """Opens every file of a chain and brings them to one height.
 
     Args:
         cosigned: checkpoints that witnesses have cosigned; the log must extend each of them.
+        history: the keys the log has had, by default the signer's alone.
 
     Raises:
         CorruptionError: ``log.shorter_than_checkpoint``, ``log.not_the_checkpoint``, ``log.broken_link``,
-        ``state.wrong_root``.
+        ``state.wrong_root``, ``keys.history_missing``.
         ConflictError: ``contract.set_changed``, ``python.other_minor``.
     """
     _require_same_rules(genesis, runtime)
     slots = CheckpointFile.open(str(folder / "checkpoint"), read_only=read_only)
     note = slots.read()
-    known = None if note is None else open_checkpoint(note, verifier_key(genesis.chain_id, signer.public_key))
+    current = VerifierKey(genesis.chain_id, LOG_SIGNATURE, signer.public_key)
+    had = history or KeyHistory.of(current)
+    known = None if note is None else had.open_checkpoint(note)
     known_size = 0 if known is None else known.tree_size
     segments = SegmentLog.open(
         str(folder / "log"),
@@ -120,11 +126,12 @@ def recover(
         trie, log = state.restore(segments, _in_blocks(progress, segments.height + 1))
         if log.leaf_hash(0) != _genesis_leaf_hash(genesis):
             raise CorruptionError("log.other_genesis")
+        require_founder(had, head_of(segments.read(0)).proposer)
         for checkpoint in (known, *cosigned):
             _require_checkpoint(log, checkpoint)
         last = segments.read(segments.height)
         head, root = head_of(last), log.root()
-        if note is None or known_size < log.tree_size:
+        if note is None or known_size < log.tree_size or not Note.parse(note).signatures_by(current):
             note = sign_checkpoint(Checkpoint(genesis.chain_id, log.tree_size, root), signer)
             if not read_only:
                 slots.write(note, sync=True)

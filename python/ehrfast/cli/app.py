@@ -56,6 +56,7 @@ _keys = typer.Typer(**_SETTINGS, help="Identities whose signing keys this node h
 _keys.command("enrol")(keys.enrol)
 _keys.command("list")(keys.list_keys)
 _keys.command("rotate")(keys.rotate)
+_keys.command("history")(keys.history)
 _keys.command("export")(backup.export_key)
 app.add_typer(_keys, name="keys")
 
@@ -79,6 +80,7 @@ app.add_typer(_binary, name="binary")
 
 _witness = typer.Typer(**_SETTINGS, help="A witness remembers what a log has shown and cosigns only what extends it.")
 _witness.command("run")(witness.run)
+_witness.command("trust")(witness.trust)
 _witness.command("add")(witness.add)
 _witness.command("drop")(witness.drop)
 _witness.command("list")(witness.list_witnesses)

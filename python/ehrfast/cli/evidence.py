@@ -56,6 +56,10 @@ def verify(
     quorum: Annotated[
         int | None, typer.Option("--quorum", min=0, help="How many of them must have cosigned; all by default.")
     ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option("--history", metavar="FILE", help="The chain's key history; --key may then be any key in it."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check evidence without a node.
@@ -66,7 +70,7 @@ def verify(
     Example: ehrfast verify bp.proof --key "$VKEY" --resource observation.json
     """
     content = None if resource is None else resource.read_bytes()
-    checked = proof.verify(file, key=key, content=content, witnesses=witness or (), quorum=quorum)
+    checked = proof.verify(file, key=key, content=content, witnesses=witness or (), quorum=quorum, history=history)
     value = {
         "ok": True,
         "chain_id": checked.chain_id,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ehrfast.cli.operate import NodeFolder
-from ehrfast.cli.output import Json, answer, answer_rows
+from ehrfast.cli.output import Json, answer, answer_bytes, answer_rows
 from ehrfast.errors import ConflictError, InvalidInputError
 
 
@@ -52,6 +52,7 @@ class Rotated(StrEnum):
 
     ROOT = "root"
     AT_REST = "atrest"
+    CHECKPOINT = "checkpoint"
 
 
 class Kept(StrEnum):
@@ -64,7 +65,7 @@ class Kept(StrEnum):
 
 def rotate(
     node: NodeFolder,
-    what: Annotated[Rotated, typer.Argument(metavar="root|atrest", help="Which key.")],
+    what: Annotated[Rotated, typer.Argument(metavar="root|atrest|checkpoint", help="Which key.")],
     to: Annotated[
         Kept | None, typer.Option("--to", help="For root: where the new key comes from; as before by default.")
     ] = None,
@@ -78,7 +79,10 @@ def rotate(
 
     atrest: new keys for the key store, for the next segment of each log, and for the state database.
 
-    In a node that runs, call node.rotate_root_key() or node.rotate_at_rest() in its process: it need not stop.
+    checkpoint: what signs the log's checkpoints. Publish 'ehrfast keys history NODE' afterwards, and give it to each
+    witness (ehrfast witness trust): the former key has signed there which key follows, and from which tree size.
+
+    In a node that runs, call node.rotate_keys("root") and so on in its process: it need not stop.
 
     \b
     Example: ehrfast keys rotate clinic.ehr root
@@ -99,6 +103,38 @@ def rotate(
             value: dict[str, object] = {"rotated": "root", "source": source.kind}
             if source.kind == "file":
                 value["file"] = source.path
+        elif what is Rotated.CHECKPOINT:
+            opened.rotate_checkpoint_key()
+            history = opened.key_history
+            value = {
+                "rotated": "checkpoint",
+                "verifier_key": history.current.encode(),
+                "from_tree_size": history.rotations[-1].tree_size,
+            }
         else:
             value = {"rotated": "atrest", "generation": opened.rotate_at_rest()}
     answer(value, as_json)
+
+
+def history(node: NodeFolder, as_json: Json = False) -> None:
+    """Print the checkpoint keys a node has had, as signed statements that anyone can check evidence with.
+
+    A file of it goes to 'ehrfast verify --history' and 'ehrfast witness trust --history'. It is empty while the first
+    key is in force.
+
+    \b
+    Example: ehrfast keys history clinic.ehr > clinic.keys
+    """
+    from ehrfast.node import Node
+
+    with Node.open(node, read_only=True) as opened:
+        found = opened.key_history
+    if not as_json:
+        answer_bytes(found.render())
+        return
+    starts = [0, *(each.tree_size for each in found.rotations)]
+    keys = [
+        {"verifier_key": key.encode(), "from_tree_size": start} for key, start in zip(found.keys, starts, strict=True)
+    ]
+    statements = [each.note.decode() for each in found.rotations]
+    answer({"chain_id": found.founding.name, "keys": keys, "statements": statements}, True)

@@ -41,6 +41,23 @@ def run(
     run_witness(folder, host, port, name=name, logs=log or (), ready=ready)
 
 
+def trust(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The witness's folder; it may be running.")],
+    history: Annotated[Path, typer.Option("--history", metavar="FILE", help="What 'ehrfast keys history' printed.")],
+    as_json: Json = False,
+) -> None:
+    """Let a log that the witness knows sign with its new key, and no more with its former ones.
+
+    Each key in the history must have signed which one follows, from one that the witness knows on.
+
+    \b
+    Example: ehrfast witness trust witness --history clinic.keys
+    """
+    from ehrfast.witness import follow_log
+
+    answer({"log": follow_log(folder, history.read_bytes())}, as_json)
+
+
 def add(
     node: NodeFolder,
     url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the witness listens.")],

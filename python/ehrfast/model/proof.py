@@ -24,7 +24,8 @@ from ehrfast._core import (
     verify_state_proof,
 )
 from ehrfast.errors import InvalidInputError, VerificationError
-from ehrfast.model.checkpoint import add_signatures, open_checkpoint
+from ehrfast.model.checkpoint import add_signatures
+from ehrfast.model.key_history import MAX_HISTORY_BYTES, KeyHistory
 from ehrfast.model.record import RecordRow
 from ehrfast.model.tlog_proof import TlogProof
 
@@ -148,6 +149,7 @@ def verify(
     now_ms: int | None = None,
     witnesses: Iterable[str] = (),
     quorum: int | None = None,
+    history: KeyHistory | bytes | str | PathLike[str] | None = None,
 ) -> Checked:
     """Checks evidence without a node.
 
@@ -158,6 +160,9 @@ def verify(
         max_age_ms: how old the checkpoint's last block may be at ``now_ms``.
         witnesses: C2SP verifier keys of witnesses you trust.
         quorum: how many of them must have cosigned the checkpoint; by default all that are named.
+        history: the published key history of a chain whose checkpoint key has changed, or its file: then ``key`` may be
+            any of its keys, the founding one for instance. Only the newest history tells that a key is no longer in
+            force.
 
     Returns:
         What it shows.
@@ -173,9 +178,8 @@ def verify(
     text = evidence.text if isinstance(evidence, Evidence) else evidence
     proof = TlogProof.parse(text)
     named = tuple(dict.fromkeys(witnesses))
-    checkpoint = open_checkpoint(
-        proof.checkpoint, key, witnesses=named, quorum=len(named) if quorum is None else quorum
-    )
+    wanted = len(named) if quorum is None else quorum
+    checkpoint = _keys_of(key, history).open_checkpoint(proof.checkpoint, witnesses=named, quorum=wanted)
     block_leaf, rows, opening_key = _open_extra(proof)
     head = decode_block_leaf(block_leaf)
     if head.chain_id != checkpoint.origin:
@@ -211,6 +215,15 @@ def verify(
         custody=custody,
         content_matches=content is not None,
     )
+
+
+def _keys_of(key: str, history: KeyHistory | bytes | str | PathLike[str] | None) -> KeyHistory:
+    if isinstance(history, (str, PathLike)):
+        with Path(history).open("rb") as source:
+            history = source.read(MAX_HISTORY_BYTES + 1)
+    if isinstance(history, bytes):
+        history = KeyHistory.parse(history) if history else None
+    return KeyHistory.of(key) if history is None else history.trusted_by(key)
 
 
 def _open_extra(proof: TlogProof) -> tuple[bytes, tuple[StateRow, ...], bytes | None]:

@@ -133,6 +133,11 @@ impl KeyStore {
         .map_err(raise)
     }
 
+    fn replace(&self, py: Python<'_>, kind: &str, id: &[u8], value: &[u8]) -> PyResult<()> {
+        let store = self.open_store()?;
+        py.detach(|| store.replace(&Entry { kind, id, value })).map_err(raise)
+    }
+
     fn rotate_root(&self, py: Python<'_>, root_key: &[u8]) -> PyResult<()> {
         let root = exactly(root_key, "keys.root_key_length")?;
         let store = self.open_store()?;

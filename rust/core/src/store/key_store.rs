@@ -297,7 +297,16 @@ impl KeyStore {
             return Err(KeyStoreError::HeightGoesBack { applied, asked: applied_erasure_height });
         }
         let root = state.root.clone();
-        self.renew(state, ids, applied_erasure_height, root)
+        self.renew(state, ids, &[], applied_erasure_height, root)
+    }
+
+    /// Keeps another value under a kind and id, and forgets the former one as `forget` does. After a crash at any
+    /// moment exactly one of the two is there.
+    pub fn replace(&self, entry: &Entry<'_>) -> Result<(), KeyStoreError> {
+        check_entry(entry)?;
+        let state = self.writable()?;
+        let (applied, root) = (state.applied, state.root.clone());
+        self.renew(state, &[], std::slice::from_ref(entry), applied, root)
     }
 
     /// Puts the store under another root key: a new generation, with a new store key. After a crash at any moment
@@ -305,13 +314,14 @@ impl KeyStore {
     pub fn rotate_root(&self, root: &[u8; 32]) -> Result<(), KeyStoreError> {
         let state = self.writable()?;
         let applied = state.applied;
-        self.renew(state, &[], applied, Zeroizing::new(*root))
+        self.renew(state, &[], &[], applied, Zeroizing::new(*root))
     }
 
     fn renew(
         &self,
         mut state: MutexGuard<'_, State>,
         ids: &[(&str, &[u8])],
+        others: &[Entry<'_>],
         applied_erasure_height: u64,
         root: Key,
     ) -> Result<(), KeyStoreError> {
@@ -322,6 +332,9 @@ impl KeyStore {
             if let Some(of_kind) = kept.get_mut(*kind) {
                 of_kind.remove(*id);
             }
+        }
+        for entry in others {
+            keep(&mut kept, *entry);
         }
         let generation = state.generation + 1;
         let store = random_key()?;
@@ -376,8 +389,7 @@ impl State {
     }
 
     fn keep(&mut self, entry: Entry<'_>) {
-        let of_kind = self.entries.entry(entry.kind.to_owned()).or_default();
-        of_kind.insert(entry.id.to_vec(), Zeroizing::new(entry.value.to_vec()));
+        keep(&mut self.entries, entry);
     }
 
     /// Reads all records and gives where the last whole one starts and ends; what follows it is a torn write.
@@ -416,6 +428,11 @@ impl State {
         }
         reader.finish()
     }
+}
+
+fn keep(entries: &mut Entries, entry: Entry<'_>) {
+    let of_kind = entries.entry(entry.kind.to_owned()).or_default();
+    of_kind.insert(entry.id.to_vec(), Zeroizing::new(entry.value.to_vec()));
 }
 
 fn check_entry(entry: &Entry<'_>) -> Result<(), KeyStoreError> {

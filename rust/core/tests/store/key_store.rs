@@ -452,3 +452,25 @@ fn the_slot_of_a_former_generation_is_overwritten() {
         assert!(former.iter().all(|byte| *byte == 0), "{generation}");
     }
 }
+
+#[test]
+fn a_replaced_value_is_there_at_once_or_not_at_all() {
+    for operation in 0.. {
+        for loss in [Loss::Nothing, Loss::Unsynced, Loss::Seeded(operation)] {
+            let disk = MemoryFiles::new();
+            let store = create(&disk).unwrap();
+            put(&store, "x", &[1, 2]).unwrap();
+            let before = contents(&store);
+            let mut after = before.clone();
+            after.insert(("x".to_owned(), vec![2; 16]), b"another".to_vec());
+            disk.fail_at(disk.operations() + operation, Fault::CrashInside);
+            let outcome = store.replace(&Entry { kind: "x", id: &[2; 16], value: b"another" });
+            let found = contents(&open(&disk.restarted(loss)).unwrap());
+            assert!(found == after || (found == before && outcome.is_err()), "{operation} {loss:?}");
+            if outcome.is_ok() {
+                assert!(operation > 5);
+                return;
+            }
+        }
+    }
+}
