@@ -9,7 +9,7 @@ import pytest
 from ehrfast import Node
 from ehrfast._core import SigningKey
 from ehrfast.access.sign import sign_call
-from ehrfast.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from ehrfast.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError, UnavailableError
 
 
 def enrolment(number: int) -> dict[str, object]:
@@ -72,17 +72,14 @@ def test_the_main_chain_is_what_the_settings_say_and_not_the_first_by_name(tmp_p
         assert node.chain.chain_id == main
 
 
-def test_settings_without_a_main_chain_still_open(tmp_path: Path) -> None:
+def test_settings_of_another_format_are_not_guessed_at(tmp_path: Path) -> None:
     folder = tmp_path / "clinic.ehr"
-    with Node.create(folder, organisation="Clinic North", chain="north") as node:
-        main = node.chain.chain_id
+    Node.create(folder, organisation="Clinic North").close()
     written = json.loads((folder / "node.json").read_text())
-    written |= {"format": 1}
-    del written["main_chain"], written["check"]
-    (folder / "node.json").write_text(json.dumps(written))
-    with Node.open(folder) as node:
-        assert node.chain.chain_id == main
-        assert node.settings.main_chain == "north"
+    (folder / "node.json").write_text(json.dumps({**written, "format": 1}, indent=2) + "\n")
+    with pytest.raises(CorruptionError) as refused:
+        Node.open(folder)
+    assert refused.value.code == "node.settings_damaged"
 
 
 @pytest.mark.parametrize("name", ["", "Trial", "../trial", "trial.new", "a" * 18])

@@ -95,7 +95,7 @@ class StopError(Exception):
 def test_a_change_of_root_key_cut_off_is_done_or_not(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    import ehrfast.node as module
+    import ehrfast.node.node as module
 
     def stop(*_: object) -> None:
         raise StopError

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ehrfast._core import KeyStore, Log, SegmentLog, SigningKey, StateDb, cbor_decode, random_bytes
+from ehrfast._core import KeyStore, Log, SegmentLog, StateDb, cbor_decode, random_bytes
 from ehrfast.backup.erased import Erasure, read_erasures
 from ehrfast.backup.manifest import (
     ChainBackup,
@@ -34,6 +34,7 @@ from ehrfast.contracts.registry import Registry
 from ehrfast.contracts.runtime import Runtime
 from ehrfast.errors import ConflictError, CorruptionError, NotFoundError, VerificationError
 from ehrfast.keys.backup_key import BACKUP_KIND, ROOT
+from ehrfast.keys.signing import checkpoint_key
 from ehrfast.keys.subjects import ALIAS_KIND, SUBJECT_KIND
 from ehrfast.model.checkpoint import Checkpoint, verifier_key
 from ehrfast.model.durable import sync_folder, write_synced
@@ -137,8 +138,7 @@ def restore_keys(
     applied = max(plan.manifest.erased_height, 1 if subjects else 0)
     if applied:
         store.forget([], applied)
-    seed = store.get("node", b"checkpoint")
-    if seed is None or SigningKey.from_seed(seed).public_key != plan.signer:
+    if checkpoint_key(store).public_key != plan.signer:
         raise VerificationError("backup.other_signer")
     return store
 
@@ -175,12 +175,11 @@ def restore_chain(
     history = plan.history(chain)
     checkpoint = history.open_checkpoint(chain.note)
     loaded = _load_state(chain, target, folder, keys)
-    signer = SigningKey.from_seed(keys.get("node", b"checkpoint") or b"")
     recovered = recover(
         folder,
         genesis,
         keys=keys,
-        signer=signer,
+        signer=checkpoint_key(keys),
         runtime=Runtime(Registry.default()),
         read_only=False,
         progress=progress,

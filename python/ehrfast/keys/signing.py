@@ -1,4 +1,4 @@
-"""Signing keys this organisation holds for its people and machines (custody: custodial), by identity.
+"""Signing keys this organisation holds: people's and machines' (custody: custodial) by identity, and the node's own.
 
 Names live here and only here: sealed in the key store, never on the chain.
 """
@@ -12,6 +12,8 @@ from ehrfast._core import KeyStore, SigningKey, cbor_decode, cbor_encode
 from ehrfast.errors import CorruptionError, NotFoundError
 
 IDENTITY_KIND: Final = "identity"
+NODE_KIND: Final = "node"
+CHECKPOINT_KEY: Final = b"checkpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +55,15 @@ class SigningKeys:
     def all(self) -> list[HeldIdentity]:
         """Every held identity, in the order of their ids."""
         return [self.get(identity) for identity in sorted(self._store.ids(IDENTITY_KIND))]
+
+
+def checkpoint_key(store: KeyStore) -> SigningKey:
+    """The key the node signs checkpoints with.
+
+    Raises:
+        CorruptionError: ``keys.missing``.
+    """
+    seed = store.get(NODE_KIND, CHECKPOINT_KEY)
+    if seed is None:
+        raise CorruptionError("keys.missing", {"kind": NODE_KIND})
+    return SigningKey.from_seed(seed)
