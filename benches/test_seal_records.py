@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pytest
 from ehrfast._core import ClassKey, seal_records
 
 from benches.baselines.sealing import encrypt_alone, seal_in_python
-from benches.baselines.threads import OnProcessors
 from benches.say import say
 from benches.workload import QUICK
 
@@ -37,19 +34,6 @@ def test_seal_records(benchmark: Any) -> None:
     assert len(pack) == RECORDS
 
 
-@pytest.fixture
-def processes() -> Iterator[Any]:
-    made: list[OnProcessors] = []
-
-    def make(work: Any) -> OnProcessors:
-        made.append(OnProcessors(work, CONTENTS))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
 def _lengths(sealed: list[Any]) -> int:
     """Parts stay in the process that made them, as they would be written by it."""
     return len(sealed)
@@ -57,11 +41,11 @@ def _lengths(sealed: list[Any]) -> int:
 
 def test_the_same_steps(benchmark: Any, processes: Any) -> None:
     _say(benchmark, "the same steps with cryptography and blake3")
-    work = processes(lambda part: _lengths(seal_in_python(part, bytes(32), AAD)))
+    work = processes(lambda part: _lengths(seal_in_python(part, bytes(32), AAD)), CONTENTS)
     benchmark.pedantic(work, rounds=ROUNDS, warmup_rounds=1)
 
 
 def test_encryption_alone(benchmark: Any, processes: Any) -> None:
     _say(benchmark, "AES-256-GCM alone by cryptography")
-    work = processes(lambda part: _lengths(encrypt_alone(part, AAD)))
+    work = processes(lambda part: _lengths(encrypt_alone(part, AAD)), CONTENTS)
     benchmark.pedantic(work, rounds=ROUNDS, warmup_rounds=1)

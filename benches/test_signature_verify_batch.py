@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from benches.baselines.signatures import verify_with_cryptography, verify_with_kept_keys, verify_with_pynacl
-from benches.baselines.threads import OnProcessors
 from benches.say import say
 from benches.workload import (
     BATCH,
@@ -47,19 +45,6 @@ def test_registered_keys(benchmark: Any) -> None:
 def test_unseen_keys(benchmark: Any) -> None:
     _say(benchmark, UNSEEN, "ehrfast")
     benchmark.pedantic(verify_columns, setup=lambda: (columns(fresh_messages()), {}), rounds=ROUNDS)
-
-
-@pytest.fixture
-def processes() -> Iterator[Any]:
-    made: list[OnProcessors] = []
-
-    def make(work: Any, items: Any) -> OnProcessors:
-        made.append(OnProcessors(work, items))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 @pytest.mark.parametrize("variant", [REGISTERED, UNSEEN])

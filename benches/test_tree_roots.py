@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 from blake3 import blake3
 from ehrfast._core import keyed_digest, log_root, pack_root
 
-from benches.baselines.threads import OnProcessors
 from benches.baselines.tree_roots import blake3_root, rfc6962_root, sha256_root
 from benches.say import say
 from benches.workload import GO_ROOT, QUICK
@@ -50,20 +48,6 @@ def test_pack_root(benchmark: Any, digests: bytes) -> None:
 
 def _parts(digests: bytes) -> list[bytes]:
     return [digests[start : start + 32] for start in range(0, len(digests), 32)]
-
-
-@pytest.fixture
-def processes() -> Iterator[Any]:
-    """Makes a rival that runs on as many processors as we do."""
-    made: list[OnProcessors] = []
-
-    def make(work: Any, items: Any) -> OnProcessors:
-        made.append(OnProcessors(work, items))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 def test_loop_over_hashlib(benchmark: Any, digests: bytes, processes: Any) -> None:
