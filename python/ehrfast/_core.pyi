@@ -1536,21 +1536,15 @@ class SegmentLog:
             CorruptionError: ``log.damaged``.
         """
 
-    def read_part(self, height: int, pack: int | bytes, position: int) -> tuple[bytes | None, bytes, bytes]:
-        """(item or None where only its digest is here, item digest, wraps); see `read_item`.
+    def read_part(self, height: int, pack: int | bytes, position: int) -> tuple[bytes | None, bytes | None, bytes]:
+        """(sealed item, its digest, its wraps) out of a pack, named by its number in the block or its root.
 
-        Raises:
-            NotFoundError: ``log.no_such_height``, ``log.no_such_item``, ``log.erased`` when the wraps are.
-            CorruptionError: ``log.damaged``.
-        """
-
-    def read_item(self, height: int, pack: int | bytes, position: int) -> tuple[bytes, bytes]:
-        """(sealed item, its wraps) of a pack, named by its number in the block or its root.
+        The item, or the digest where that is all there is.
 
         The opened sections of the blocks read last are kept, up to 64 MiB, so reads of one block share the work.
 
         Raises:
-            NotFoundError: ``log.no_such_height``, ``log.no_such_item``, ``log.erased``.
+            NotFoundError: ``log.no_such_height``, ``log.no_such_item``, ``log.erased`` when the wraps are.
             CorruptionError: ``log.damaged``.
         """
 

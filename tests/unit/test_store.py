@@ -173,7 +173,7 @@ def test_a_log_gives_back_its_blocks(folder: str, keys: KeyStore, chain: Chain) 
         assert {log.height_of(index) for index in range(block.first_index, block.tree_size)} == {height}
     assert log.height_of(log.tree_size) is None
     pack = chain.packs[1][0]
-    assert log.read_item(1, 0, 1) == log.read_item(1, pack.root, 1) == (pack.item(1), pack.wraps(1))
+    assert log.read_part(1, 0, 1) == log.read_part(1, pack.root, 1) == (pack.item(1), None, pack.wraps(1))
     hashes = log.leaf_hashes(0)
     assert [row.tobytes() for row in hashes] == [chain.log.leaf_hash(index) for index in range(log.tree_size)]
     assert log.leaf_hashes(1, 2).shape == (4, 32)
@@ -194,9 +194,9 @@ def test_a_log_names_what_it_refuses(folder: str, keys: KeyStore, chain: Chain) 
     with pytest.raises(NotFoundError, match=r"log\.no_such_height"):
         log.read(4)
     with pytest.raises(NotFoundError, match=r"log\.no_such_item"):
-        log.read_item(1, 0, 2)
+        log.read_part(1, 0, 2)
     with pytest.raises(NotFoundError, match=r"log\.no_such_item"):
-        log.read_item(1, bytes(32), 0)
+        log.read_part(1, bytes(32), 0)
     with pytest.raises(ConflictError, match=r"log\.exists"):
         SegmentLog.create(folder, CHAIN_ID, keys)
     reader = SegmentLog.open(folder, CHAIN_ID, keys, read_only=True)

@@ -202,10 +202,8 @@ class Gate:
             raise gone from None
         if item is not None:
             return item, wraps
-        if row.place != BLOB or row.has(PRUNED):
+        if digest is None or row.place != BLOB or row.has(PRUNED):
             raise gone
-        if self._blobs.size(digest) is None:
-            raise CorruptionError("blob.missing", {"blob": digest.hex()})
         if is_in_pieces(self._blobs.get_range(digest, 0, 1)):
             return _InPieces(digest, wraps)
         return self._blobs.get(digest), wraps

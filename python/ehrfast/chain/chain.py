@@ -746,25 +746,6 @@ class Chain:
             calls.append((transaction, Receipt.decode(receipt)))
         return PublishedBlock(height, head_of(frame).time_ms, tuple(calls), frame.stored_pack)
 
-    def read_item(
-        self, height: int, pack_root: bytes, position: int, *, wraps_height: int | None = None
-    ) -> tuple[bytes, bytes]:
-        """One sealed item and its wraps out of a published block.
-
-        Args:
-            wraps_height: the block with the wraps in force, when that is a later one.
-
-        Raises:
-            NotFoundError: ``log.erased``.
-        """
-        if wraps_height is None or wraps_height == height:
-            return self._segments.read_item(height, pack_root, position)
-        item = self._segments.read(height).stored_pack(pack_root).item(position)
-        wraps = self._segments.read(wraps_height).stored_pack(pack_root).wraps(position)
-        if item is None or wraps is None:
-            raise NotFoundError("log.erased", {"height": height})
-        return item, wraps
-
     def forget_recent(self) -> None:
         """Lets go of the blocks kept in memory: their records may have been erased from the log."""
         with self._changed:
@@ -776,8 +757,9 @@ class Chain:
 
     def read_part(
         self, height: int, pack_root: bytes, position: int, *, wraps_height: int | None = None
-    ) -> tuple[bytes | None, bytes, bytes]:
-        """(item, None where only its digest is here; item digest; wraps) out of a published block.
+    ) -> tuple[bytes | None, bytes | None, bytes]:
+        """(sealed item, its digest, its wraps) out of a published block: the item, or the digest where that is all
+        there is.
 
         Args:
             wraps_height: the block with the wraps in force, when that is a later one.
@@ -791,7 +773,8 @@ class Chain:
         wraps = self._segments.read(wraps_height).stored_pack(pack_root).wraps(position)
         if wraps is None:
             raise NotFoundError("log.erased", {"height": height})
-        return stored.item(position), stored.item_digest(position), wraps
+        item = stored.item(position)
+        return item, None if item is not None else stored.item_digest(position), wraps
 
     def subscribe(self, handler: Callable[[PublishedBlock], None], *, next_height: int = 0) -> Subscription:
         """Tells a handler of every published block from a height on, on a thread of its own."""

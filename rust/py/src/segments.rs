@@ -203,26 +203,7 @@ impl SegmentLog {
         height: u64,
         pack: PackName,
         position: usize,
-    ) -> PyResult<(Option<Bound<'py, PyBytes>>, Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
-        let log = self.open_log()?;
-        let read = py.detach(|| {
-            let frame = log.read(height)?;
-            let digest = frame.pack_item(pack.find(&frame)?, position)?.0.digest();
-            Ok::<_, LogError>((frame, digest))
-        });
-        let (frame, digest) = read.map_err(raise)?;
-        let (item, wraps) = pack.find(&frame).and_then(|pack| frame.pack_item(pack, position)).map_err(raise)?;
-        let wraps = wraps.kept().ok_or_else(|| raise(LogError::Erased { height }))?;
-        Ok((item.kept().map(|item| PyBytes::new(py, item)), PyBytes::new(py, &digest), PyBytes::new(py, wraps)))
-    }
-
-    fn read_item<'py>(
-        &self,
-        py: Python<'py>,
-        height: u64,
-        pack: PackName,
-        position: usize,
-    ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+    ) -> PyResult<(Option<Bound<'py, PyBytes>>, Option<Bound<'py, PyBytes>>, Bound<'py, PyBytes>)> {
         let log = self.open_log()?;
         let read = py.detach(|| {
             let frame = log.read(height)?;
@@ -230,11 +211,11 @@ impl SegmentLog {
             Ok::<_, LogError>(frame)
         });
         let frame = read.map_err(raise)?;
-        let found = pack.find(&frame).and_then(|pack| frame.pack_item(pack, position)).map_err(raise)?;
-        match (found.0.kept(), found.1.kept()) {
-            (Some(item), Some(wraps)) => Ok((PyBytes::new(py, item), PyBytes::new(py, wraps))),
-            _ => Err(raise(LogError::Erased { height })),
-        }
+        let (item, wraps) = pack.find(&frame).and_then(|pack| frame.pack_item(pack, position)).map_err(raise)?;
+        let wraps = wraps.kept().ok_or_else(|| raise(LogError::Erased { height }))?;
+        let kept = item.kept().map(|item| PyBytes::new(py, item));
+        let digest = if kept.is_none() { Some(PyBytes::new(py, &item.digest())) } else { None };
+        Ok((kept, digest, PyBytes::new(py, wraps)))
     }
 
     #[allow(clippy::type_complexity)]

@@ -458,6 +458,11 @@ impl Batch {
         Ok(Batch { sealer: Sealer::derived(Use::StateValue, key, &salt), salt, next: 0 })
     }
 
+    fn applied(&mut self, block: Applied) -> Result<Vec<u8>, StateDbError> {
+        let plain = [&block.height.to_be_bytes()[..], &block.leaf_hash].concat();
+        self.row(Vec::new(), APPLIED_KEY, &plain)
+    }
+
     /// What is in front stays readable: it is not sealed.
     fn row(&mut self, front: Vec<u8>, aad: &[u8], value: &[u8]) -> Result<Vec<u8>, StateDbError> {
         let number = self.next;
@@ -523,8 +528,7 @@ impl StateStore for StateDb {
         for (id, place) in places {
             batch.insert(&tables.transactions, &id[..], &place_bytes(*place)[..]);
         }
-        let plain = [&last.height.to_be_bytes()[..], &last.leaf_hash].concat();
-        batch.insert(&tables.state, APPLIED_KEY, sealing.row(Vec::new(), APPLIED_KEY, &plain)?);
+        batch.insert(&tables.state, APPLIED_KEY, sealing.applied(last)?);
         batch.commit()?;
         *applied = Some(last);
         Ok(())
@@ -577,9 +581,7 @@ impl StateStore for StateDb {
     fn finish_load(&self, block: Applied) -> Result<(), StateDbError> {
         let mut applied = self.applied_guard();
         check_unapplied(*applied)?;
-        let plain = [&block.height.to_be_bytes()[..], &block.leaf_hash].concat();
-        let row = Batch::new(&self.tables.key)?.row(Vec::new(), APPLIED_KEY, &plain)?;
-        self.tables.state.insert(APPLIED_KEY, row)?;
+        self.tables.state.insert(APPLIED_KEY, Batch::new(&self.tables.key)?.applied(block)?)?;
         *applied = Some(block);
         Ok(())
     }
