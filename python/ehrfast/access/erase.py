@@ -67,8 +67,8 @@ class ErasureReport:
         segments: files written anew under fresh keys.
         keys: entries of the key store that were forgotten, segment keys not counted.
         identities: signing identities of the patient that went with them.
-        state: when the state database and its key go: ``at close``, or at the next open after a crash.
         backup_keys_days: for how long backups made before may still hold keys, at most.
+        state: when the state database and its key go: ``at close``, or at the next open after a crash.
     """
 
     kind: str
@@ -80,8 +80,8 @@ class ErasureReport:
     segments: int
     keys: int
     identities: int
+    backup_keys_days: int
     state: str = "at close"
-    backup_keys_days: int = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,7 @@ class Eraser:
     Args:
         organisation: the custodian; what others erase is theirs to carry out.
         drop_blob: removes a sealed item that lies outside the log, by its digest; one that is not there is no fault.
+        retention_days: how long the keys of a backup live.
     """
 
     def __init__(
@@ -125,9 +126,12 @@ class Eraser:
         subjects: Subjects,
         signing_keys: SigningKeys,
         organisation: bytes,
-        drop_blob: Callable[[bytes], None] | None = None,
+        drop_blob: Callable[[bytes], None],
+        *,
+        retention_days: int,
     ) -> None:
         self._drop_blob = drop_blob
+        self._retention_days = retention_days
         self._chain = chain
         self._keys = keys
         self._subjects = subjects
@@ -173,9 +177,8 @@ class Eraser:
             identities = [name for subject in subjects for name in self._identities_of(subject)]
             entries = [entry for subject in subjects for entry in self._subjects.entries_of(subject)]
             forget = [*entries, *((IDENTITY_KIND, name) for name in identities)]
-            if self._drop_blob is not None:  # before the keys: cut off here, the next open does it again
-                for digest in self._outside(edits):
-                    self._drop_blob(digest)
+            for digest in self._outside(edits):  # before the keys: cut off here, the next open does it again
+                self._drop_blob(digest)
             segments, _ = self._chain.segments.rewrite(
                 transactions=edits.transactions,
                 writes=edits.writes,
@@ -197,6 +200,7 @@ class Eraser:
                 segments=segments,
                 keys=len(forget),
                 identities=len(identities),
+                backup_keys_days=self._retention_days,
             )
 
     def _outside(self, edits: Edits) -> set[bytes]:

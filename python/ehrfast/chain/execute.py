@@ -39,6 +39,20 @@ class Execution:
     packs: list[SealedPack] = field(default_factory=list)
 
 
+@contextmanager
+def _collector_resting() -> Iterator[None]:
+    """Execution makes thousands of objects that live until their block is told, and no cycles: looking for cycles among
+    them again and again costs a sixth of it. What waits is looked at once, afterwards."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_collector_resting()
 def execute(
     batch: Batch,
     *,
@@ -55,18 +69,6 @@ def execute(
         first_index: leaf index of the block's first leaf.
         seen: which of some ids were executed within the replay window, unpublished blocks included.
     """
-    with _collector_resting():
-        return _execute(batch, runtime, view, block, first_index, seen)
-
-
-def _execute(
-    batch: Batch,
-    runtime: Runtime,
-    view: StateView,
-    block: BlockContext,
-    first_index: int,
-    seen: Callable[[Collection[bytes]], Collection[bytes]],
-) -> Execution:
     result = Execution()
     entries, receipts = result.entries, result.receipts
     height, time_ms = block.height, block.time_ms
@@ -97,16 +99,3 @@ def _execute(
             if item.packs:
                 result.packs.extend(item.packs)
     return result
-
-
-@contextmanager
-def _collector_resting() -> Iterator[None]:
-    """Execution makes thousands of objects that live until their block is told, and no cycles: looking for cycles among
-    them again and again costs a sixth of it. What waits is looked at once, afterwards."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
