@@ -298,6 +298,7 @@ def test_keys_list_and_config_show(clinic: Clinic) -> None:
     assert shown["organisation"] == clinic.made["organisation"]
     assert shown["chains"] == ["main"]
     assert shown["blobs"] == {"url": "local:"}
+    assert shown["retention_days"] == 30
     assert set(shown["caps"]) == {
         "records_of_a_transaction",
         "packs_inline_bytes",
@@ -315,6 +316,8 @@ def test_placement_and_blob_store_are_set_and_binaries_come_back(tmp_path: Path)
     physician = told("keys", "enrol", node, "--name", "n", "--role", "physician")["identity"]
     changed = told("config", "set", node, "--place", "Coverage=chain", "--blobs", f"local:{tmp_path}/elsewhere")
     assert changed["placement"]["changed"] == {"Coverage": "chain"}
+    assert told("config", "set", node, "--retention-days", 7)["retention_days"] == 7
+    assert refused(8, "config", "set", node, "--retention-days", 31) == "config.bad_retention"
     assert refused(8, "config", "set", node, "--place", "Coverage=moon") == "placement.unknown_place"
     assert refused(8, "config", "set", node, "--place", "Covrage=chain") == "fhir.unknown_type"
     assert refused(8, "config", "set", node, "--blobs", "s3://k:s@bucket") == "blobs.bad_url"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -332,3 +333,26 @@ def test_a_reader_beside_the_writer_changes_no_key(folder: Path) -> None:
                 rotate()
         with pytest.raises(InvalidInputError, match=r"keys\.unknown_rotation"):
             node.rotate_keys("moon")  # type: ignore[arg-type]
+
+
+def test_a_backup_that_meets_a_change_of_the_checkpoint_key_is_refused_and_the_next_is_made(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ehrfast.node.node as module
+
+    openings: list[Path] = []
+
+    def changing(path: Path, settings: object, *, read_only: bool) -> object:
+        openings.append(path)
+        if len(openings) == 2:  # the chains are open by now
+            node.rotate_checkpoint_key()
+        return open_keys(path, settings, read_only=read_only)
+
+    open_keys: Callable[..., object] = module.open_keys
+    with Node.open(folder) as node:
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(module, "open_keys", changing)
+            with pytest.raises(UnavailableError) as refused:
+                node.backup(tmp_path / "target")
+        assert refused.value.code == "backup.keys_changing"
+        assert node.backup(tmp_path / "target").height == node.chain.published.height

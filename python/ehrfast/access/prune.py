@@ -7,8 +7,8 @@ is durable before the chain says so, the chain says so before bytes go; one brok
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,7 +111,7 @@ class RetrieveReport:
 class _Candidate:
     entry: Entry
     row: RecordRow
-    item: bytes = field(repr=False)
+    bytes: int
 
 
 class Pruning:
@@ -143,10 +143,10 @@ class Pruning:
                 covered += 1
             else:
                 chosen.append(each)
-        size = sum(len(each.item) for each in chosen)
+        size = sum(each.bytes for each in chosen)
         if dry_run or not chosen:
             return PruneReport(len(chosen), covered, size, 0, ())
-        files = [] if archive is None else write_archive(archive, self._chain.chain_id, map(_archived, chosen))
+        files = [] if archive is None else write_archive(archive, self._chain.chain_id, self._archived(chosen))
         fresh = [each for each in chosen if not each.row.has(PRUNED)]
         for start in range(0, len(fresh), BATCH):
             versions = tuple((c.entry.record_id, c.entry.version) for c in fresh[start : start + BATCH])
@@ -202,12 +202,20 @@ class Pruning:
                     continue
                 item = self._item(row)
                 if item is not None:
-                    yield _Candidate(entry, row, item)
+                    yield _Candidate(entry, row, len(item))
 
     def _item(self, row: RecordRow) -> bytes | None:
         if row.pack_root is None:
             return None
         return self._chain.segments.read(row.height).stored_pack(row.pack_root).item(row.position)
+
+    def _archived(self, chosen: Iterable[_Candidate]) -> Iterator[Archived]:
+        """Their items, read again one at a time: together they may be larger than memory."""
+        for each in chosen:
+            entry, row = each.entry, each.row
+            item = self._item(row)
+            if item is not None and row.pack_root is not None:
+                yield Archived(entry.record_id, entry.version, row.height, row.pack_root, row.position, item)
 
     def _places(self, row: RecordRow) -> list[tuple[int, int, int]]:
         return [] if row.pack_root is None else places_of(self._chain, row.height, row.pack_root, row.position)
@@ -215,11 +223,3 @@ class Pruning:
     def _is_erased(self, row: RecordRow) -> bool:
         arguments = {"subject": row.subject, "custodian": row.custodian}
         return self._chain.view("records", "subject_erased", arguments) is not None
-
-
-def _archived(candidate: _Candidate) -> Archived:
-    entry, row = candidate.entry, candidate.row
-    root = row.pack_root or b""
-    return Archived(entry.record_id, entry.version, row.height, root, row.position, candidate.item)
-
-

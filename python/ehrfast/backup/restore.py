@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ehrfast._core import KeyStore, Log, SegmentLog, StateDb, cbor_decode, random_bytes
+from ehrfast._core import KeyStore, Log, SegmentLog, StateDb, cbor_decode
 from ehrfast.backup.erased import Erasure, read_erasures
 from ehrfast.backup.manifest import (
     ChainBackup,
@@ -29,7 +29,8 @@ from ehrfast.backup.target import BackupTarget
 from ehrfast.chain.key_history import FILE as KEY_HISTORY
 from ehrfast.chain.recover import Recovered, recover
 from ehrfast.chain.snapshot import Kind, load_snapshot, load_transaction_places
-from ehrfast.chain.state_key import STATE_KEY_KIND
+from ehrfast.chain.state_key import FOLDER as STATE_FOLDER
+from ehrfast.chain.state_key import draw, state_key
 from ehrfast.contracts.registry import Registry
 from ehrfast.contracts.runtime import Runtime
 from ehrfast.errors import ConflictError, CorruptionError, NotFoundError, VerificationError
@@ -128,7 +129,8 @@ def restore_keys(
     """
     erased, subjects = _erased_keys(plan.erasures)
     store = KeyStore.create(str(folder), root_key)
-    store.put([(STATE_KEY_KIND, each.chain_id.encode(), random_bytes(32)) for each in plan.manifest.chains])
+    for chain in plan.manifest.chains:
+        draw(store, chain.chain_id)
     store.put([(BACKUP_KIND, ROOT, backup_root)])
     key = target.keys()[plan.manifest.id]
     for number, part in enumerate(plan.manifest.entries):
@@ -264,11 +266,10 @@ def _load_state(chain: ChainBackup, target: BackupTarget, folder: Path, keys: Ke
     is none, or its key was destroyed with the backup that made it."""
     snapshot = chain.snapshot
     key = None if snapshot is None else target.keys().get(snapshot.backup)
-    state_key = keys.get(STATE_KEY_KIND, chain.chain_id.encode())
-    if snapshot is None or key is None or state_key is None:
+    if snapshot is None or key is None:
         return 0
     segments = SegmentLog.open(str(folder / "log"), chain.chain_id, keys, read_only=True)
-    state = StateDb.open(str(folder / "state"), state_key)
+    state = StateDb.open(str(folder / STATE_FOLDER), state_key(keys, chain.chain_id))
     try:
         if segments.height is None or segments.height < snapshot.height:
             return 0

@@ -6,12 +6,12 @@ forgotten only once no file sealed under it is left.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
 from ehrfast._core import KeyStore, StateDb, random_bytes
 from ehrfast.errors import CorruptionError
+from ehrfast.model.durable import sync_folder
 
 STATE_KEY_KIND: Final = "state"
 FOLDER: Final = "state"
@@ -70,11 +70,7 @@ def rotate(folder: Path, keys: KeyStore, chain_id: str) -> bool:
     if _drawn_at(_names(keys, chain_id)[-1]) < keys.applied_erasure_height:
         draw(keys, chain_id, height=keys.applied_erasure_height)
     StateDb.discard(str(folder / FOLDER))
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder)
     former = [(STATE_KEY_KIND, name) for name in _names(keys, chain_id)[:-1]]
     keys.forget(former, keys.applied_erasure_height)
     return True

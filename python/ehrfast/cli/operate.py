@@ -142,6 +142,7 @@ def show_config(node: NodeFolder, as_json: Json = False) -> None:
     """
     from ehrfast.access.write import MAX_RECORDS
     from ehrfast.node import FORMAT, Settings
+    from ehrfast.node.folder import chain_names
     from ehrfast.records.placement import CLUSTER_INLINE_BYTES, MAX_BINARY_BYTES, MAX_RESOURCE_BYTES, Placement
 
     settings = Settings.load(node)
@@ -155,7 +156,8 @@ def show_config(node: NodeFolder, as_json: Json = False) -> None:
         "root_key": settings.root_key.kind,
         "root_key_path": settings.root_key.path if settings.root_key.kind == "file" else None,
         "witnesses": [asdict(each) for each in settings.witnesses],
-        "chains": sorted(each.name for each in (node / "chains").iterdir()),
+        "chains": chain_names(node),
+        "retention_days": settings.retention_days,
         "blobs": settings.blobs.as_dict(),
         "placement": {
             "off_chain_types": sorted(placement.off_chain),
@@ -184,9 +186,12 @@ def set_config(
         list[str] | None,
         typer.Option("--place", metavar="TYPE=PLACE", help="chain, blob or default; may be repeated."),
     ] = None,
+    retention_days: Annotated[
+        int | None, typer.Option("--retention-days", help="How long the keys of later backups live: 1 to 30.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change where a node that is not running keeps sealed items; what is stored already stays where it is.
+    """Change the settings of a node that is not running; what is stored already stays where it is.
 
     Blobs are looked for in the new store only: copy those that are there first. Credentials never stand in the
     settings: S3 takes AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the role of the machine.
@@ -208,6 +213,7 @@ def set_config(
         node,
         blobs=None if blobs is None else BlobSettings(blobs, given),
         placement={name: where for name, _, where in pairs} or None,
+        retention_days=retention_days,
     )
     show_config(node, as_json)
 

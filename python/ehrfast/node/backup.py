@@ -17,7 +17,7 @@ from ehrfast.backup.manifest import list_manifests, read_manifest
 from ehrfast.backup.restore import BLOBS
 from ehrfast.backup.target import open_target
 from ehrfast.chain.clock import wall_ms
-from ehrfast.errors import EhrfastError
+from ehrfast.errors import EhrfastError, UnavailableError
 from ehrfast.keys.backup_key import backup_root_key
 from ehrfast.keys.signing import checkpoint_key
 from ehrfast.model.durable import unavailable
@@ -33,9 +33,14 @@ def back_up(
     """Backs up a node as it was opened for reading.
 
     Args:
-        keys: its key store, of the same moment.
+        keys: its key store, opened after the chains: what they name is in it, whatever a writer does meanwhile.
+
+    Raises:
+        UnavailableError: ``backup.keys_changing``: the checkpoint key was changed between the two; once more does it.
     """
     signer = checkpoint_key(keys)
+    if signer.public_key != frozen.chain.signer_public_key:
+        raise UnavailableError("backup.keys_changing")
     source = Source(
         settings=(frozen.folder / FILE).read_bytes(),
         keys=keys,

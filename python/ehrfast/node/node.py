@@ -72,7 +72,7 @@ from ehrfast.node.folder import (
 )
 from ehrfast.node.identities import Identities, enrolment
 from ehrfast.node.restore import RestoreReport, matched, restore
-from ehrfast.node.settings import Settings
+from ehrfast.node.settings import MAX_RETENTION_DAYS, Settings
 from ehrfast.node.status import Cosignature, Status
 from ehrfast.records.blobs import BlobSettings, open_blob_store
 from ehrfast.records.index.memory import RecordIndex
@@ -672,17 +672,20 @@ class Node:
         *,
         blobs: BlobSettings | None = None,
         placement: Mapping[str, str] | None = None,
+        retention_days: int | None = None,
     ) -> Settings:
         """Changes settings of a node that is not open; what is already stored stays where it is.
 
         Args:
             blobs: where blobs go and are looked for from now on; copy those that are there before.
             placement: FHIR types to ``chain``, ``blob``, or ``default``; others stay as set.
+            retention_days: how long the keys of later backups live, 1 to 30.
 
         Raises:
             NotFoundError: ``node.not_there``.
             ConflictError: ``node.locked``, with the owner's pid.
-            InvalidInputError: ``blobs.…``, ``fhir.unknown_type``, ``placement.unknown_place``.
+            InvalidInputError: ``blobs.…``, ``fhir.unknown_type``, ``placement.unknown_place``,
+                ``config.bad_retention``.
         """
         path = Path(folder)
         Settings.load(path)
@@ -698,6 +701,10 @@ class Node:
                 require_types(placement)
                 Placement.of(places)
                 settings = replace(settings, placement=tuple(sorted(places.items())))
+            if retention_days is not None:
+                if not 1 <= retention_days <= MAX_RETENTION_DAYS:
+                    raise InvalidInputError("config.bad_retention", {"most": MAX_RETENTION_DAYS})
+                settings = replace(settings, retention_days=retention_days)
             settings.save(path)
         finally:
             lock.release()
@@ -757,7 +764,11 @@ class Node:
             UnavailableError: the target cannot be written.
         """
         with Node.open(folder, read_only=True) as frozen:
-            return back_up(frozen, frozen._keys, target, progress)
+            keys, _ = open_keys(frozen.folder, frozen.settings, read_only=True)
+            try:
+                return back_up(frozen, keys, target, progress)
+            finally:
+                keys.close()
 
     @staticmethod
     def backup_root_key(folder: str | os.PathLike[str]) -> bytes:
