@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ehrfast.model.decision import Decision
+from ehrfast.model.decision import Basis, Decision
 from ehrfast.model.identity import TREATING_ROLES
 
-_RULE = ("site.treating/1",)
+_RULE = (Basis("site.treating", "1"),)
 _AUDIT_ROLES = frozenset({"auditor"})
 
 
@@ -42,12 +42,15 @@ def decide(request: AccessRequest) -> Decision:
     """Permit for the patient's own records, and for treating roles at the custodian; the audit class only for its
     patient and auditors."""
     if request.purpose == "BTG":
-        return Decision("deny", "purpose.break_glass_unavailable", _RULE)
+        return _decision(False, "purpose.break_glass_unavailable")
     if request.own_subject is not None and request.own_subject == request.subject:
-        return Decision("permit", "patient.own_record", _RULE)
+        return _decision(True, "patient.own_record")
     if request.record_class == "audit":
-        permitted = not request.roles.isdisjoint(_AUDIT_ROLES)
-        return Decision("permit" if permitted else "deny", "audit.role", _RULE)
+        return _decision(not request.roles.isdisjoint(_AUDIT_ROLES), "audit.role")
     if request.roles.isdisjoint(TREATING_ROLES):
-        return Decision("deny", "role.not_treating", _RULE)
-    return Decision("permit", "role.treating", _RULE)
+        return _decision(False, "role.not_treating")
+    return _decision(True, "role.treating")
+
+
+def _decision(permitted: bool, reason: str) -> Decision:
+    return Decision("permit" if permitted else "deny", reason, _RULE, access=permitted)
