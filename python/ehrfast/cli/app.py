@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import typer
 
-from ehrfast.cli import backup, binary, demo, evidence, export, forget, keys, operate, records, witness
+from ehrfast.cli import backup, binary, consent, demo, evidence, export, forget, keys, operate, records, witness
 
 _SETTINGS: Final[dict[str, Any]] = {
     "no_args_is_help": True,
@@ -59,6 +59,10 @@ _keys.command("rotate")(keys.rotate)
 _keys.command("history")(keys.history)
 _keys.command("export")(backup.export_key)
 app.add_typer(_keys, name="keys")
+
+_consent = typer.Typer(**_SETTINGS, help="What patients' consents say.")
+_consent.command("decide")(consent.decide_request)
+app.add_typer(_consent, name="consent")
 
 _log = typer.Typer(**_SETTINGS, help="The log that others may check.")
 _log.command("export")(export.export_log)
