@@ -105,6 +105,11 @@ ROWS: Final = {
         "SQLite gives plain rows after a synced audit row.",
         python="test_read_record.py",
     ),
+    "consent_decide": Row(
+        "one request for one record against 20 consents of its patient, compiled before, on all sides. The rivals say "
+        "yes or no to the equivalent policies; with conditions each consent asks for a role and a time in CEL.",
+        python="test_consent_decide.py",
+    ),
     "open_node": Row(
         "a closed node opened by a new process: the log checked against its checkpoint, state and trie ready. Peak "
         "memory is the whole process. `LARGE=1` adds ten million keys.",
@@ -189,6 +194,12 @@ BARS: Final = (
     _value("import_fhir", "Synthea Bundles", 25_000),
     _ratio("import_fhir", "Synthea Bundles", "floor: orjson.loads + dumps", 1),
     _value("read_record", "16 readers", 8_000),
+    _most("consent_decide", "20 consents", 25),
+    _most("consent_decide", "20 consents with conditions", 25),
+    _ratio("consent_decide", "20 consents", "cedarpy", 2),
+    _ratio("consent_decide", "20 consents", "regopy", 2),
+    _ratio("consent_decide", "20 consents with conditions", "cedarpy", 2),
+    _ratio("consent_decide", "20 consents with conditions", "regopy", 2),
     _most("open_node", "1,000,000 keys", 2),
     _most("open_node", "1,000,000 keys, memory", 200),
     _most("restore", "1,000,000 transactions", 60),

@@ -6,8 +6,9 @@ words do and no two systems contradict each other. A purpose never admits break-
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 REASONS: Final = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 SENSITIVITY: Final = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
@@ -107,12 +108,13 @@ def named(codes: Iterable[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def asked(codes: Iterable[str]) -> frozenset[str]:
+def asked(codes: Sequence[str]) -> frozenset[str]:
     """What a request's or record's codes are compared by: with their system, unless there is none."""
-    found = set()
+    found = list(codes)
     for code in codes:
-        system, word = split(code)
-        found |= {word} if system is None else {f"{system}|{word}", f"*|{word}"}
+        _, bar, word = code.rpartition("|")
+        if bar:
+            found.append(f"*|{word}")
     return frozenset(found)
 
 
@@ -176,6 +178,26 @@ def plain(code: str) -> str:
     """A code as conditions see it: HL7's own without their system."""
     system, word = split(code)
     return word if system in (REASONS, SENSITIVITY, CONFIDENTIALITY, ACTIONS, RESOURCE_TYPES) else code
+
+
+class Asked(NamedTuple):
+    """What is worth knowing of a purpose asked for, worked out once."""
+
+    names: frozenset[str]
+    break_glass: bool
+    may_be_research: bool
+
+
+@lru_cache(maxsize=1024)
+def asked_purpose(purpose: str) -> Asked:
+    """A purpose as it is compared."""
+    return Asked(asked((purpose,)), is_break_glass(purpose), may_be_research(purpose))
+
+
+@lru_cache(maxsize=1024)
+def asked_action(action: str) -> frozenset[str]:
+    """An action as it is compared."""
+    return asked((action,))
 
 
 def may_be_research(purpose: str) -> bool:

@@ -8,7 +8,8 @@ Source: FHIR R4 Consent; IHE ITI Privacy Consent on FHIR, 53.2 and 53.4, and the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
@@ -31,6 +32,8 @@ from ehrfast.policy.times import Span, write_instant
 _NEVER: Final = -(2**62)
 _EVER: Final = 2**62
 _NOBODY: Final[dict[str, Entry]] = {}
+PURPOSES_KEPT: Final = 256
+"""For so many purposes it is remembered which consents speak of them."""
 
 
 # ── compiling ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -47,11 +50,13 @@ class _Rule:
         "condition_of_record",
         "exceptions",
         "from_ms",
+        "is_of_records",
         "narrowings",
         "permit",
         "purposes",
         "recipients",
         "record_tests",
+        "region",
         "until_ms",
     )  # fmt: skip
 
@@ -68,14 +73,20 @@ class _Rule:
         self.condition = prepare(rule.condition) if rule.condition is not None else None
         self.condition_of_record = any(name.startswith("record.") for name in attributes)
         self.record_tests = _record_tests(rule, self.permit)
+        self.is_of_records = bool(self.record_tests) or self.condition_of_record
         self.narrowings = _narrowings(rule, self.condition_of_record)
+        self.region = Obligation("permit" if self.permit else "forbid", self.narrowings)
         below = [_Rule(_complete(each, rule)) for each in rule.rules]
         self.additions = tuple(each for each in below if each.permit is self.permit)
         self.exceptions = tuple(each for each in below if each.permit is not self.permit)
 
-    @property
-    def is_of_records(self) -> bool:
-        return bool(self.record_tests) or self.condition_of_record
+    def reach(self) -> frozenset[str] | None:
+        """The purposes that it and its additions speak of; None when all. Exceptions hold only where it does."""
+        found = self.purposes
+        for each in self.additions:
+            more = each.reach()
+            found = None if found is None or more is None else found | more
+        return found
 
 
 def _complete(addition: Rule, above: Rule) -> Rule:
@@ -119,7 +130,7 @@ def _record_tests(rule: Rule, permit: bool) -> tuple[Any, ...]:
         tests.append(lambda record: not labels.isdisjoint(record.labels))
     if rule.data_period is not None:
         within = _lies_in if permit else _touches
-        tests.append(lambda record, period=rule.data_period: within(record.date, period))
+        tests.append(lambda record, period=rule.data_period: within(record.asked.date, period))
     if rule.data:
         tests.append(_data_test(rule.data))
     return tuple(tests)
@@ -199,7 +210,18 @@ def _write_span(span: Span) -> tuple[str, ...]:
 class _Held:
     """A consent, or an unreadable one, as decisions look at it."""
 
-    __slots__ = ("basis", "edges", "for_research", "patients", "restless", "rule", "unreadable", "verified", "written")
+    __slots__ = (
+        "basis",
+        "edges",
+        "for_research",
+        "patients",
+        "purposes",
+        "restless",
+        "rule",
+        "unreadable",
+        "verified",
+        "written",
+    )
 
     def __init__(self, consent: Consent | Unreadable) -> None:
         self.basis = Basis(consent.name, consent.version)
@@ -213,6 +235,7 @@ class _Held:
             self.verified, self.for_research = consent.verified, consent.scope == "research"
         self.patients = None if consent.patient is None else _patient(consent.patient)
         self.rule = _Rule(rule)
+        self.purposes = self.rule.reach()
         ends = {edge for each in walk(rule) for edge in each.validity if edge is not None}
         self.edges = tuple(sorted(ends))
         self.restless = any(
@@ -224,36 +247,65 @@ def _patient(reference: str) -> frozenset[str]:
     return frozenset({f"={reference}"}) if "|" in reference else named_references((reference,))
 
 
+class _Group:
+    """The consents that concern one request's patient, in order."""
+
+    __slots__ = ("_by_purpose", "edges", "held", "restless")
+
+    def __init__(self, held: Sequence[_Held]) -> None:
+        self.held = held
+        self.edges = sorted({edge for each in held for edge in each.edges})
+        self.restless = any(each.restless for each in held)
+        self._by_purpose: dict[str, list[_Held]] = {}
+
+    def speaking_of(self, purpose: str, names: frozenset[str]) -> list[_Held]:
+        """Those whose purposes include one, so that the others need not be asked at all."""
+        found = self._by_purpose.get(purpose)
+        if found is None:
+            found = [each for each in self.held if each.purposes is None or not each.purposes.isdisjoint(names)]
+            if len(self._by_purpose) < PURPOSES_KEPT:
+                self._by_purpose[purpose] = found
+        return found
+
+
 class Policies:
     """Consents made ready for deciding: compiled once, asked often."""
 
-    __slots__ = ("_anybodys", "_by_patient", "_held")
+    __slots__ = ("_anybodys", "_by_patient", "_groups", "_held")
 
     def __init__(self, consents: Iterable[Consent | Unreadable]) -> None:
         self._held = [_Held(consent) for consent in consents]
         self._by_patient: dict[str, list[int]] = {}
         self._anybodys: list[int] = []
+        self._groups: dict[str, _Group] = {}
         for place, held in enumerate(self._held):
             if held.patients is None or any(name.startswith("=") for name in held.patients):
                 self._anybodys.append(place)
             else:
                 for name in held.patients:
                     self._by_patient.setdefault(name, []).append(place)
+        if not self._anybodys:
+            self._groups = {
+                name: _Group([self._held[place] for place in places]) for name, places in self._by_patient.items()
+            }
 
-    def of(self, asking: _Asking) -> list[_Held]:
-        """Those of the patient asked for, in order; of one whose patient cannot be told, those too."""
+    def of(self, asking: _Asking) -> _Group:
+        """Those of the patient asked for; of one whose patient cannot be told, those too."""
         if not self._anybodys and len(asking.patient) == 1:
             (name,) = asking.patient
-            return [self._held[place] for place in self._by_patient.get(name, ())]
+            return self._groups.get(name, _NO_CONSENTS)
         places = {place for name in asking.patient for place in self._by_patient.get(name, ())}
         places.update(place for place in self._anybodys if self._may_concern(self._held[place], asking))
-        return [self._held[place] for place in sorted(places)]
+        return _Group([self._held[place] for place in sorted(places)])
 
     @staticmethod
     def _may_concern(held: _Held, asking: _Asking) -> bool:
         if held.patients is None or not held.patients.isdisjoint(asking.patient):
             return True
         return not asking.patient_is_known
+
+
+_NO_CONSENTS: Final = _Group(())
 
 
 # ── what is asked ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -263,7 +315,7 @@ class _Asking:
     """A request with its sets for comparing."""
 
     __slots__ = (
-        "actions", "attributes", "now", "patient", "patient_is_known", "purpose", "purpose_names", "request",
+        "actions", "attributes", "now", "patient", "patient_is_known", "purpose_names", "request",
         "requester_roles", "who",
     )  # fmt: skip
 
@@ -277,7 +329,7 @@ class _Asking:
             references = (requester.reference, requester.organization)
         self.who = standing(references, requester.identifiers, directory)
         self.requester_roles = codes.asked(requester.roles)
-        self.actions = codes.asked((request.action,))
+        self.actions = codes.asked_action(request.action)
         if "|" in request.patient:
             self.patient, self.patient_is_known = frozenset({f"={request.patient}"}), True
         else:
@@ -286,7 +338,6 @@ class _Asking:
             self.patient_is_known = entry is not None and bool(entry.identifiers)
             if entry is not None:
                 self.patient = self.patient.union(f"={each}" for each in entry.identifiers)
-        self.purpose = ""
         self.purpose_names: frozenset[str] = frozenset()
         self.attributes: dict[str, object] | None = None
 
@@ -309,43 +360,58 @@ class _Asking:
 
 
 class _Record:
-    """A record asked for, with its sets for comparing."""
+    """A record asked for; its sets for comparing are made when a rule first needs them."""
 
     __slots__ = (
-        "asked", "asking", "attributes", "authors", "codes", "date", "itself", "labels", "referred_by", "refers_to",
+        "asked",
+        "asking",
+        "authors",
+        "codes",
+        "itself",
+        "labels",
+        "readable",
+        "referred_by",
+        "referring",
+        "refers_to",
         "types",
-    )  # fmt: skip
+    )
 
     def __init__(self, asked: AskedRecord, asking: _Asking, referring: Sequence[str]) -> None:
         self.asked = asked
         self.asking = asking
-        self.date = asked.date
-        self.codes = codes.asked(asked.codes)
-        self.types = codes.asked((asked.type,)) | self.codes
-        self.labels = codes.asked(codes.label_marks(asked.labels)) if asked.labels else frozenset()
-        self.itself = asked_references((asked.reference,))
-        self.refers_to = asked_references(asked.related) if asked.related else frozenset()
-        self.referred_by = asked_references(referring) if referring else frozenset()
-        self.authors = (
-            standing(asked.authors, (), asking.request.directory or _NOBODY) if asked.authors else frozenset()
-        )
-        self.attributes: dict[str, object] | None = None
+        self.referring = referring
 
-    def readable(self) -> dict[str, object]:
-        """What a condition may read of the record and the request."""
-        if self.attributes is None:
-            asked = self.asked
-            self.attributes = {
-                **self.asking.of_request(),
-                "record.authors": asked.authors,
-                "record.codes": [codes.plain(each) for each in asked.codes],
-                "record.date": None if asked.date is None else asked.date.start,
-                "record.labels": [codes.plain(each) for each in asked.labels],
-                "record.reference": asked.reference,
-                "record.related": asked.related,
-                "record.type": asked.type,
-            }
-        return self.attributes
+    def __getattr__(self, name: str) -> Any:
+        made = _SETS[name](self)
+        setattr(self, name, made)
+        return made
+
+
+def _readable(record: _Record) -> dict[str, object]:
+    """What a condition may read of the record and the request."""
+    asked = record.asked
+    return {
+        **record.asking.of_request(),
+        "record.authors": asked.authors,
+        "record.codes": [codes.plain(each) for each in asked.codes],
+        "record.date": None if asked.date is None else asked.date.start,
+        "record.labels": [codes.plain(each) for each in asked.labels],
+        "record.reference": asked.reference,
+        "record.related": asked.related,
+        "record.type": asked.type,
+    }
+
+
+_SETS: Final[Mapping[str, Callable[[_Record], Any]]] = {
+    "authors": lambda record: standing(record.asked.authors, (), record.asking.request.directory or _NOBODY),
+    "codes": lambda record: codes.asked(record.asked.codes),
+    "itself": lambda record: asked_references((record.asked.reference,)),
+    "labels": lambda record: codes.asked(codes.label_marks(record.asked.labels)),
+    "readable": _readable,
+    "referred_by": lambda record: asked_references(record.referring),
+    "refers_to": lambda record: asked_references(record.asked.related),
+    "types": lambda record: codes.asked((record.asked.type, *record.asked.codes)),
+}
 
 
 # ── matching ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -395,7 +461,7 @@ def _concerns(rule: _Rule, record: _Record) -> bool:
             return False
     if not rule.condition_of_record or rule.condition is None:
         return True
-    answer = rule.condition(record.readable(), ())
+    answer = rule.condition(record.readable, ())
     return answer is True or (answer is None and not rule.permit)
 
 
@@ -529,10 +595,14 @@ def _find(ground: _Ground, record: _Record | None, newest: bool) -> _Finding:
 # ── obligations ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+_EVERYTHING: Final = Obligation("permit")
+_NOTHING_LEAVES: Final = Obligation("forbid")
+
+
 def _regions(left: bool | _Residual) -> tuple[list[Obligation], list[Obligation]]:
     """The records a consent permits and those it forbids; what is in both is forbidden."""
     if isinstance(left, bool):
-        return ([Obligation("permit")], []) if left else ([], [Obligation("forbid")])
+        return ([_EVERYTHING], []) if left else ([], [_NOTHING_LEAVES])
     rule = left.rule
     permits: list[Obligation] = []
     forbids: list[Obligation] = []
@@ -548,9 +618,9 @@ def _regions(left: bool | _Residual) -> tuple[list[Obligation], list[Obligation]
             permits += more
             excepted += [Obligation(one.effect, one.narrowings, (*one.unless, *less)) for one in more]
     if left.suits and rule.permit:
-        permits.append(Obligation("permit", rule.narrowings))
+        permits.append(rule.region)
     elif left.suits:
-        forbids.append(Obligation("forbid", rule.narrowings, tuple(excepted)))
+        forbids.append(replace(rule.region, unless=tuple(excepted)) if excepted else rule.region)
     return permits, forbids
 
 
@@ -619,14 +689,14 @@ def decide(policies: Policies, request: Request, site: Site) -> Decision:
         that were not asked for by name as well; `records` applies them to those that were.
     """
     asking = _Asking(request)
-    held = policies.of(asking)
+    group = policies.of(asking)
     newest = site.combining == "most_recent"
-    grounds = [_ground(held, asking, purpose, newest) for purpose in request.purposes]
+    grounds = [_ground(group, asking, purpose, newest) for purpose in request.purposes]
     records = _records(request, asking)
     findings = [_worst(grounds, record, newest) for record in records or (None,)]
     kinds = {finding.kind for finding in findings}
     overriding = _overrides(request)
-    expires = _expires(held, asking, request if overriding else None)
+    expires = _expires(group, request)
     refused = kinds & {"deny", "uncovered"}
     if overriding and refused:
         return _overridden(request, findings, expires)
@@ -641,13 +711,12 @@ def decide(policies: Policies, request: Request, site: Site) -> Decision:
     return Decision("deny", first.reason, _basis(findings), (), expires, False, verdicts)
 
 
-def _ground(held: Sequence[_Held], asking: _Asking, purpose: str, newest: bool) -> _Ground:
-    asking.purpose, asking.purpose_names = purpose, codes.asked((purpose,))
-    claimed = not codes.is_break_glass(purpose) or _may_claim_break_glass(asking.request)
-    research = codes.may_be_research(purpose)
+def _ground(group: _Group, asking: _Asking, purpose: str, newest: bool) -> _Ground:
+    asking.purpose_names, break_glass, research = codes.asked_purpose(purpose)
+    claimed = not break_glass or _may_claim_break_glass(asking.request)
     voices = []
     constant = True
-    for each in held:
+    for each in group.speaking_of(purpose, asking.purpose_names):
         if each.for_research and not research:
             continue
         may_permit = claimed and each.verified
@@ -658,7 +727,7 @@ def _ground(held: Sequence[_Held], asking: _Asking, purpose: str, newest: bool) 
         constant = constant and isinstance(left, bool)
     if constant:  # no filters to be worked out
         said = _hear(voices, None, newest)
-        permits = [Obligation("permit")] if any(answer for _, answer in said) else []
+        permits = [_EVERYTHING] if any(answer for _, answer in said) else []
         return _Ground(voices, permits, [])
     return _Ground(voices, *_filters(voices, newest))
 
@@ -679,7 +748,7 @@ def _overrides(request: Request) -> bool:
         and request.requester.break_glass is True
         and bool(declared.reason)
         and request.time_ms < declared.until_ms
-        and any(codes.is_break_glass(purpose) for purpose in request.purposes)
+        and any(codes.asked_purpose(purpose).break_glass for purpose in request.purposes)
     )
 
 
@@ -750,7 +819,7 @@ def _unruled(
 def _site_gives(site: Site, request: Request, overriding: bool) -> tuple[bool, str]:
     """What the site's policy gives where no consent speaks. Source: IHE PCF 53.2.1."""
     requester = request.requester
-    glass = any(codes.is_break_glass(purpose) for purpose in request.purposes)
+    glass = any(codes.asked_purpose(purpose).break_glass for purpose in request.purposes)
     if site.no_consent == "break_glass_only":
         access = overriding
     elif glass and not overriding:
@@ -787,19 +856,13 @@ def _references_to(withheld: set[str], record: AskedRecord) -> tuple[str, ...]:
     return tuple(f"related[{place}]" for place, other in enumerate(record.related) if other in withheld)
 
 
-def _expires(held: Sequence[_Held], asking: _Asking, overriding: Request | None) -> int | None:
+def _expires(group: _Group, request: Request) -> int | None:
     """When the answer may be another: at the next edge of a period, or the end of an override."""
-    now = asking.now
-    soonest = _EVER
-    for each in held:
-        if each.restless:
-            return now
-        for edge in each.edges:
-            if edge > now:
-                soonest = min(soonest, edge)
-                break
-    if overriding is not None and overriding.break_glass is not None:
-        soonest = min(soonest, overriding.break_glass.until_ms)
-    elif asking.request.break_glass is not None and asking.request.break_glass.until_ms > now:
-        soonest = min(soonest, asking.request.break_glass.until_ms)
+    now = request.time_ms
+    if group.restless:
+        return now
+    next_edge = bisect_right(group.edges, now)
+    soonest = group.edges[next_edge] if next_edge < len(group.edges) else _EVER
+    if request.break_glass is not None and request.break_glass.until_ms > now:
+        soonest = min(soonest, request.break_glass.until_ms)
     return None if soonest == _EVER else soonest

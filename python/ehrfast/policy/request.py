@@ -6,7 +6,7 @@ agree in their last two parts; a person stands for all groups and organisations 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -132,20 +132,23 @@ def named_references(references: Iterable[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def asked_references(references: Iterable[str]) -> frozenset[str]:
+def asked_references(references: Collection[str]) -> frozenset[str]:
     """What a request's references are compared by."""
-    found = set()
+    found = list(references)
     for reference in references:
-        tail = _tail(reference)
-        found |= {reference} if tail is None else {reference, f"*{tail}"}
+        if (tail := _tail(reference)) is not None:
+            found.append(f"*{tail}")
     return frozenset(found)
 
 
-def standing(references: Iterable[str], identifiers: Iterable[str], directory: Mapping[str, Entry]) -> frozenset[str]:
+def standing(
+    references: Collection[str], identifiers: Collection[str], directory: Mapping[str, Entry]
+) -> frozenset[str]:
     """All that somebody stands for: its references and identifiers, and by the directory those of whatever it is a
     member of, however far up."""
     if not directory:
-        return frozenset(asked_references(references)).union(_marked(identifiers))
+        found_plainly = asked_references(references)
+        return found_plainly.union(_marked(identifiers)) if identifiers else found_plainly
     known = set(identifiers)
     waiting = [*references, *(name for name, entry in directory.items() if known.intersection(entry.identifiers))]
     found: set[str] = set()
