@@ -199,7 +199,9 @@ class Case:
         if roles and not {code for _, code in roles} & RECIPIENT_ROLES:
             held = [parse_code(each) for each in asker.get("roles", [])]
             if not any(same(one, other) for one in roles for other in held):
-                return False
+                if held or "reference" not in actor:
+                    return False
+                return None if self.one_actor({"reference": actor["reference"]}) is not False else False
             if "reference" not in actor:
                 return True
         start = [asker["reference"], *([asker["organization"]] if asker.get("organization") else [])]

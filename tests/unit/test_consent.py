@@ -278,6 +278,31 @@ def test_a_role_alone_names_everybody_in_it() -> None:
     assert ask([rule], requester={**asker, "roles": ["nurse"]})["decision"] == "no_consent"
 
 
+def test_a_role_beside_a_reference_narrows_unless_it_tells_how_somebody_is_involved() -> None:
+    who = {"reference": {"reference": "Practitioner/a"}}
+    nurse = consent(actor=[{"role": {"coding": [{"code": "nurse"}]}, **who}])
+    assert ask([nurse])["decision"] == "no_consent"
+    assert ask([nurse], requester={"reference": "Practitioner/a", "roles": ["nurse"]})["decision"] == "permit"
+    system = "http://terminology.hl7.org/CodeSystem/v3-RoleClass"
+    assert (
+        ask([consent(actor=[{"role": {"coding": [{"system": system, "code": "PROV"}]}, **who}])])["decision"]
+        == "permit"
+    )
+    deny = consent("deny", id="c2", actor=[{"role": {"coding": [{"code": "nurse"}]}, **who}])
+    assert ask([consent(), deny])["decision"] == "deny"  # nobody told the asker's roles
+    assert (
+        ask([consent(), deny], requester={"reference": "Practitioner/a", "roles": ["physician"]})["decision"]
+        == "permit"
+    )
+
+
+def test_an_asker_may_be_known_by_identifier_alone() -> None:
+    listed = {"Organization/54": {"identifiers": ["http://npi|1"]}}
+    rule = consent("permit", {"type": "deny", "actor": actors("Organization/54")})
+    assert ask([rule], requester={"identifiers": ["http://npi|1"]}, directory=listed)["decision"] == "deny"
+    assert ask([rule], requester={"identifiers": ["http://npi|2"]}, directory=listed)["decision"] == "permit"
+
+
 def test_a_guardian_sees_nothing_beyond_the_scope_given() -> None:
     rule = consent(
         actor=actors("RelatedPerson/g"),

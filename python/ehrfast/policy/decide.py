@@ -435,9 +435,12 @@ def _suits(rule: _Rule, asking: _Asking) -> bool:
 
 
 def _is_actor(actor: Actor, asking: _Asking, permit: bool) -> bool:
+    named = actor.reference is not None or actor.identifier is not None
     if actor.roles and codes.named(actor.roles).isdisjoint(asking.requester_roles):
-        return False
-    if actor.reference is None and actor.identifier is None:
+        untold = named and not permit and not asking.requester_roles
+        if not untold:
+            return False
+    if not named:
         return True
     return not _recipient(actor).isdisjoint(asking.who) or (not permit and _may_be((actor,), asking))
 

@@ -30,6 +30,17 @@ _MEANINGS: Final[Mapping[str, Meaning]] = {
     "dependents": "dependents",
     "authoredby": "authoredby",
 }
+_INVOLVEMENTS: Final = frozenset(
+    {
+        _PARTICIPATION,
+        "http://terminology.hl7.org/CodeSystem/v3-ParticipationFunction",
+        "http://terminology.hl7.org/CodeSystem/v3-RoleClass",
+        "http://terminology.hl7.org/CodeSystem/v3-RoleCode",
+        "http://terminology.hl7.org/CodeSystem/contractsignertypecodes",
+        "http://terminology.hl7.org/CodeSystem/extra-security-role-type",
+    }
+)
+"""Systems that say how somebody named is involved, not what role the asker must have."""
 _RECIPIENTS: Final = frozenset({"IRCP", "PRCP", "TRC", "NOT", "GRANTEE", "DELEGATEE", "RCT"})
 """Roles by which an actor receives records."""
 _NOT_RECIPIENTS: Final = frozenset(
@@ -370,7 +381,8 @@ def _actor(value: Json, path: str) -> Actor:
     words = {codes.split(role)[1] for role in roles}
     if words & _NOT_RECIPIENTS:
         raise _PathError(f"{path}.role", "consent.actor_is_no_recipient")
-    functional = () if words & _RECIPIENTS else roles
+    involved = "reference" in value and all(codes.split(role)[0] in _INVOLVEMENTS for role in roles)
+    functional = () if involved or words & _RECIPIENTS else roles
     if functional and "reference" not in value:
         return Actor(roles=functional)
     reference, identifier = _reference(value.get("reference"), f"{path}.reference")

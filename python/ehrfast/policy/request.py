@@ -298,9 +298,12 @@ def _identifiers(holder: Mapping[str, Any], path: str) -> tuple[str, ...]:
 def _requester(told: Mapping[str, Any]) -> Requester:
     path = "request.requester"
     organization = _optional_text(told, "organization", path)
+    identifiers = _identifiers(told, path)
+    if "reference" not in told and identifiers:  # known by nothing else
+        told = {**told, "reference": identifiers[0]}
     return Requester(
         reference=plain_reference(_text(told, "reference", path)),
-        identifiers=_identifiers(told, path),
+        identifiers=identifiers,
         roles=_codes(told, "roles", path),
         organization=organization and plain_reference(organization),
         authorised=bool(_flag(told, "authorised", path)),
