@@ -109,4 +109,32 @@ PLANTS: Final = (
         "if entry is None or decision is None:",
         ("tests/walk/test_walk.py::test_who_may_not_read_is_refused_and_hidden_equals_absent",),
     ),
+    Plant(
+        "break-glass inherited",
+        "python/ehrfast/policy/codes.py",
+        "below - {BREAK_GLASS} if permit and word != BREAK_GLASS else below",
+        "below",
+        ("tests/unit/test_consent.py::test_break_glass_is_not_inherited_from_a_treatment_permit",),
+    ),
+    Plant(
+        "unreadable consent dropped",
+        "python/ehrfast/policy/fhir.py",
+        "return tuple(each for each in found if each is not None)",
+        "return tuple(each for each in found if isinstance(each, Consent))",
+        ("tests/unit/test_consent.py::test_a_malformed_newer_deny_does_not_leave_the_field_to_an_older_permit",),
+    ),
+    Plant(
+        "unresolvable actor let through",
+        "python/ehrfast/policy/decide.py",
+        "(rule.permit or not _may_be(rule.actors, asking))",
+        "True",
+        ("tests/unit/test_consent.py::test_an_actor_that_cannot_be_resolved_is_denied_and_not_permitted",),
+    ),
+    Plant(
+        "consent outlives its end",
+        "python/ehrfast/policy/decide.py",
+        "if not rule.from_ms <= asking.now < rule.until_ms:",
+        "if not rule.from_ms <= asking.now <= rule.until_ms:",
+        ("tests/unit/test_consent.py::test_a_consent_is_expired_at_the_tick",),
+    ),
 )
