@@ -21,3 +21,4 @@ def test_the_examples_of_the_page_are_the_pinned_ones() -> None:
     for example in ("example_item", "example_wraps", "example_public_wraps"):
         assert pinned["envelope"][example] in shown
     assert f"`{pinned['envelope']['example_commitment']}`" in page
+    assert pinned["pieces"]["example_item"] in shown

@@ -364,3 +364,237 @@ impl fmt::Debug for PieceOpener {
         out.debug_struct("PieceOpener").field("index", &self.index).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::envelope::ClassId;
+    use crate::pinned::pinned;
+
+    const SIZES: [usize; 6] = [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES + 17];
+    const SEALED: usize = PIECE_BYTES + TAG_BYTES;
+
+    /// One of the pinned items, its place, content and keys as in tests/reference/pieces.py.
+    struct Sample {
+        key: Arc<ClassKey>,
+        class: String,
+        number: u8,
+        content: Vec<u8>,
+    }
+
+    impl Sample {
+        fn new(number: u8, size: usize) -> Self {
+            let class = format!("Class-{number}");
+            let epoch = digest::blake3(&[number])[..16].try_into().unwrap();
+            let id = ClassId { subject: [number; 16], custodian: [255 - number; 16], class: class.clone(), epoch };
+            let mut content = vec![0; size];
+            blake3::Hasher::new().update(b"content").update(&[number]).finalize_xof().fill(&mut content);
+            Sample { key: Arc::new(ClassKey::derive(&[number; 32], id).unwrap()), class, number, content }
+        }
+
+        fn place(&self) -> Place<'_> {
+            let origin = "main-00000000000000000000000000000000";
+            Place { origin, record_id: [self.number; 16], version: u64::from(self.number) + 1, class: &self.class }
+        }
+
+        fn head(&self) -> Vec<u8> {
+            format!("{{\"resourceType\":\"Binary\",\"id\":\"{}\"}}", self.number).into_bytes()
+        }
+
+        /// The item under a fixed content key, from content that comes in parts of these sizes, over and over.
+        fn seal(&self, parts: &[usize]) -> (Vec<u8>, SealedPieces) {
+            let content_key = Zeroizing::new(digest::blake3_parts(&[b"content key", &[self.number]]));
+            let (mut sealer, mut item) = PieceSealer::begin_under(content_key, &self.place(), &self.head()).unwrap();
+            let (mut left, mut sizes) = (self.content.as_slice(), parts.iter().cycle());
+            while !left.is_empty() {
+                let (now, later) = left.split_at(*sizes.next().unwrap().min(&left.len()));
+                item.extend(sealer.update(now).unwrap());
+                left = later;
+            }
+            let (last, sealed) = sealer.finish(&self.class, &[Recipient::Class(Arc::clone(&self.key))]).unwrap();
+            item.extend(last);
+            (item, sealed)
+        }
+
+        fn seal_at_once(&self) -> (Vec<u8>, SealedPieces) {
+            self.seal(&[usize::MAX])
+        }
+
+        /// Front and pieces, cut where a reader that knows the item's length cuts them.
+        fn open(&self, item: &[u8], sealed: &SealedPieces) -> Result<Vec<u8>, PiecesError> {
+            let front_bytes = Lead::read(item)?.front_bytes().min(item.len());
+            let (front, rest) = item.split_at(front_bytes);
+            let mut opener = PieceOpener::begin(front, &sealed.outside.wraps, &self.key, &self.place())?;
+            assert_eq!(opener.head(), self.head());
+            let mut content = Vec::new();
+            let mut pieces: Vec<&[u8]> = rest.chunks(SEALED).collect();
+            let last = pieces.pop().unwrap_or_default();
+            for piece in pieces {
+                content.extend_from_slice(&opener.open(piece, false)?);
+            }
+            content.extend_from_slice(&opener.open(last, true)?);
+            opener.finish(&sealed.outside.commitment)?;
+            Ok(content)
+        }
+    }
+
+    #[test]
+    fn generated_items_are_the_pinned_ones() {
+        let mut hashers = [(); 3].map(|()| blake3::Hasher::new());
+        for (number, size) in SIZES.into_iter().enumerate() {
+            let sample = Sample::new(u8::try_from(number).unwrap(), size);
+            let (item, sealed) = sample.seal_at_once();
+            let parts: [&[u8]; 3] = [&item, &sealed.outside.item_digest, &sealed.outside.commitment];
+            for (hasher, part) in hashers.iter_mut().zip(parts) {
+                hasher.update(&u32::try_from(part.len()).unwrap().to_be_bytes()).update(part);
+            }
+            if number == 1 {
+                assert_eq!(hex::encode(&item), pinned("pieces", "example_item"));
+                assert_eq!(hex::encode(&sealed.outside.wraps), pinned("pieces", "example_wraps"));
+            }
+        }
+        for (name, hasher) in ["items", "item_digests", "commitments"].into_iter().zip(hashers) {
+            assert_eq!(hasher.finalize().to_hex().as_str(), pinned("pieces", name), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_size_at_a_boundary_opens_again() {
+        for (number, size) in SIZES.into_iter().enumerate() {
+            let sample = Sample::new(u8::try_from(number).unwrap(), size);
+            let (item, sealed) = sample.seal_at_once();
+            let pieces = size.div_ceil(PIECE_BYTES).max(1);
+            assert_eq!(item.len(), Lead::read(&item).unwrap().front_bytes() + size + pieces * TAG_BYTES);
+            assert_eq!(sealed.bytes, size as u64);
+            assert_eq!(sealed.content_digest, digest::blake3(&sample.content));
+            assert_eq!(sealed.outside.item_digest, digest::keyed(Use::PackItem, &[&item]));
+            assert!(sample.open(&item, &sealed).unwrap() == sample.content);
+        }
+    }
+
+    #[test]
+    fn more_than_the_cap_is_refused_on_both_ways() {
+        let sample = Sample::new(3, PIECE_BYTES);
+        let (mut sealer, _) = PieceSealer::begin(&sample.place(), b"").unwrap();
+        sealer.bytes = MAX_STREAM_BYTES - 2;
+        assert!(sealer.update(&[1, 2]).is_ok());
+        assert_eq!(sealer.update(&[3]), Err(PiecesError::TooLarge));
+        let (item, sealed) = sample.seal_at_once();
+        let (front, piece) = item.split_at(Lead::read(&item).unwrap().front_bytes());
+        let mut opener = PieceOpener::begin(front, &sealed.outside.wraps, &sample.key, &sample.place()).unwrap();
+        opener.index = MAX_STREAM_BYTES / PIECE_BYTES as u64;
+        assert_eq!(opener.open(piece, true).err(), Some(PiecesError::TooLarge));
+    }
+
+    #[test]
+    fn the_last_piece_must_come_and_nothing_after_it() {
+        let sample = Sample::new(4, PIECE_BYTES + 1);
+        let (item, sealed) = sample.seal_at_once();
+        let (front, rest) = item.split_at(Lead::read(&item).unwrap().front_bytes());
+        let (first, last) = rest.split_at(SEALED);
+        let begin = || PieceOpener::begin(front, &sealed.outside.wraps, &sample.key, &sample.place()).unwrap();
+        let mut opener = begin();
+        opener.open(first, false).unwrap();
+        assert_eq!(opener.finish(&sealed.outside.commitment).err(), Some(PiecesError::Unfinished { pieces: 1 }));
+        opener.open(last, true).unwrap();
+        assert!(opener.finish(&sealed.outside.commitment).is_ok());
+        assert_eq!(opener.finish(&[7; 32]).err(), Some(PiecesError::Envelope(EnvelopeError::CommitmentMismatch)));
+        assert_eq!(opener.open(last, true).err(), Some(PiecesError::AfterLast));
+        assert_eq!(begin().open(first, true).err(), Some(PiecesError::Piece { index: 0 }));
+    }
+
+    #[test]
+    fn no_two_sealings_share_a_key() {
+        let sample = Sample::new(5, 4096);
+        let sealed = || {
+            let (mut sealer, front) = PieceSealer::begin(&sample.place(), b"head").unwrap();
+            assert!(sealer.update(&sample.content).unwrap().is_empty());
+            (front, sealer.finish(&sample.class, &[Recipient::Class(Arc::clone(&sample.key))]).unwrap().0)
+        };
+        let ((first_front, first), (second_front, second)) = (sealed(), sealed());
+        assert_ne!(first_front, second_front);
+        let same = first.iter().zip(&second).filter(|(one, other)| one == other).count();
+        assert!(same < 200, "{same} of {} bytes are the same", first.len());
+    }
+
+    /// What somebody who holds the item, and not its key, could do to its pieces.
+    #[derive(Clone, Debug)]
+    enum Tampering {
+        Swap(usize, usize),
+        Drop(usize),
+        Repeat(usize),
+        Cut(usize),
+        Append(usize),
+        Flip(usize),
+    }
+
+    fn tampered(item: &[u8], how: &Tampering) -> Vec<u8> {
+        let (front, rest) = item.split_at(Lead::read(item).unwrap().front_bytes());
+        let mut pieces: Vec<Vec<u8>> = rest.chunks(SEALED).map(<[u8]>::to_vec).collect();
+        let count = pieces.len();
+        match *how {
+            Tampering::Swap(one, other) => pieces.swap(one % count, other % count),
+            Tampering::Drop(at) => _ = pieces.remove(at % count),
+            Tampering::Repeat(at) => pieces.insert(at % count, pieces[at % count].clone()),
+            Tampering::Append(bytes) => pieces.push(vec![0; 1 + bytes % (2 * SEALED)]),
+            Tampering::Cut(bytes) => return item[..item.len() - 1 - bytes % rest.len()].to_vec(),
+            Tampering::Flip(bit) => {
+                let mut changed = item.to_vec();
+                changed[bit / 8 % item.len()] ^= 1 << (bit % 8);
+                return changed;
+            }
+        }
+        [front.to_vec(), pieces.concat()].concat()
+    }
+
+    fn tamperings() -> impl Strategy<Value = Tampering> {
+        prop_oneof![
+            (0..4_usize, 0..4_usize).prop_map(|(one, other)| Tampering::Swap(one, other)),
+            (0..4_usize).prop_map(Tampering::Drop),
+            (0..4_usize).prop_map(Tampering::Repeat),
+            any::<usize>().prop_map(Tampering::Cut),
+            any::<usize>().prop_map(Tampering::Append),
+            any::<usize>().prop_map(Tampering::Flip),
+        ]
+    }
+
+    fn sizes() -> impl Strategy<Value = usize> {
+        let near = (0..4_usize, 0..3_usize).prop_map(|(pieces, by)| (pieces * PIECE_BYTES + by).saturating_sub(1));
+        prop_oneof![3 => near, 1 => 0..3 * PIECE_BYTES]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn however_the_content_comes_the_item_is_the_same(
+            number in any::<u8>(),
+            size in sizes(),
+            parts in prop::collection::vec(prop_oneof![1..8_usize, 1..2 * PIECE_BYTES], 1..5),
+        ) {
+            prop_assume!(parts.iter().any(|part| *part > 10_000) || size < 50_000);
+            let sample = Sample::new(number, size);
+            let (streamed, at_once) = (sample.seal(&parts), sample.seal_at_once());
+            prop_assert!(streamed == at_once);
+            prop_assert!(sample.open(&streamed.0, &streamed.1).unwrap() == sample.content);
+        }
+
+        #[test]
+        fn pieces_swapped_dropped_repeated_cut_or_changed_are_refused(
+            number in any::<u8>(),
+            size in sizes(),
+            how in tamperings(),
+        ) {
+            let sample = Sample::new(number, size);
+            let (item, sealed) = sample.seal_at_once();
+            let changed = tampered(&item, &how);
+            prop_assume!(changed != item);
+            prop_assert!(sample.open(&changed, &sealed).is_err());
+        }
+    }
+}
