@@ -52,6 +52,25 @@ def keyed_digest(use: str, data: Buffer) -> bytes:
         InvalidInputError: `digest.unknown_use`, and those of `blake3_digest`.
     """
 
+@final
+class KeyedHasher:
+    """keyed[use] of what comes bit by bit. Thread-safe; calls take turns.
+
+    >>> hasher = KeyedHasher("path")
+    >>> hasher.update(b"key")
+    >>> hasher.digest() == keyed_digest("path", b"key")
+    True
+    """
+
+    def __new__(cls, use: str) -> KeyedHasher:
+        """Begins a digest. Raises InvalidInputError: `digest.unknown_use`."""
+
+    def update(self, data: Buffer) -> None:
+        """Takes the next bytes, of any number."""
+
+    def digest(self) -> bytes:
+        """32 bytes, of all that came so far."""
+
 def keyed_digests(use: str, data: Buffer, offsets: Offsets) -> NDArray[np.uint8]:
     """`keyed_digest` of each item; arguments, result and errors as `blake3_digests`."""
 

@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+pub use blake3::Hasher;
 use blake3::hazmat::HasherExt as _;
 use thiserror::Error;
 use zeroize::Zeroize;
@@ -390,7 +391,7 @@ pub fn keyed(key_use: Use, parts: &[&[u8]]) -> Digest {
 }
 
 /// keyed[use] of what comes piece by piece.
-pub fn keyed_hasher(key_use: Use) -> blake3::Hasher {
+pub fn keyed_hasher(key_use: Use) -> Hasher {
     blake3::Hasher::new_keyed(&key_use.keys().key)
 }
 

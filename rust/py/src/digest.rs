@@ -1,6 +1,8 @@
 //! Digests, derived keys and random bytes, as Python sees them.
 
-use ehrfast_core::digest::{self, Use};
+use std::sync::{Mutex, PoisonError};
+
+use ehrfast_core::digest::{self, Hasher, Use};
 use ehrfast_core::pool::{self, PoolError};
 use ehrfast_core::simd::{self, SimdError};
 use numpy::PyArray2;
@@ -81,6 +83,32 @@ fn keyed_digest(py: Python<'_>, r#use: &str, data: Buffer<'_>) -> PyResult<Py<Py
     Ok(one(py, data.as_slice()?, |data| digest::keyed(key_use, &[data])))
 }
 
+#[pyclass(frozen, module = "ehrfast._core")]
+pub struct KeyedHasher {
+    inner: Mutex<Hasher>,
+}
+
+#[pymethods]
+impl KeyedHasher {
+    #[new]
+    #[pyo3(signature = (r#use))]
+    fn new(r#use: &str) -> PyResult<Self> {
+        let key_use = Use::from_name(r#use).map_err(raise)?;
+        Ok(KeyedHasher { inner: Mutex::new(digest::keyed_hasher(key_use)) })
+    }
+
+    fn update(&self, py: Python<'_>, data: Buffer<'_>) -> PyResult<()> {
+        let data = data.as_slice()?;
+        py.detach(|| _ = self.inner.lock().unwrap_or_else(PoisonError::into_inner).update(data));
+        Ok(())
+    }
+
+    fn digest<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        PyBytes::new(py, inner.finalize().as_bytes())
+    }
+}
+
 #[pyfunction]
 #[pyo3(signature = (r#use, data, offsets))]
 fn keyed_digests<'py>(
@@ -121,6 +149,7 @@ fn thread_count() -> usize {
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     simd::configured_tier().map_err(raise)?;
     pool::configured_threads().map_err(raise)?;
+    module.add_class::<KeyedHasher>()?;
     module.add_function(wrap_pyfunction!(simd_tier, module)?)?;
     module.add_function(wrap_pyfunction!(thread_count, module)?)?;
     module.add_function(wrap_pyfunction!(blake3_digest, module)?)?;
