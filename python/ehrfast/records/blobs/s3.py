@@ -5,8 +5,9 @@ Retries are bounded here and nowhere else: a server that stays away is an error 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,7 +26,10 @@ _AT_ONCE: Final = 8
 _BLOBS: Final = "blobs/"
 _UNFINISHED: Final = "unfinished/"
 _OPTIONS: Final = ("endpoint", "region")
-_FULL: Final = ("507", "InsufficientStorage", "StorageFull", "QuotaExceeded", "No space left", "NoSpace")
+_INSUFFICIENT_STORAGE: Final = 507
+_FULL: Final = ("InsufficientStorage", "StorageFull", "QuotaExceeded", "No space left", "no space left", "NoSpace")
+_STATUS: Final = re.compile(r"returned non-2xx status code: (\d{3})(.*)", re.DOTALL)
+_TIMEOUT: Final = re.compile(r"\bkind: Timeout\b")
 
 T = TypeVar("T")
 
@@ -68,13 +72,7 @@ class S3BlobStore(BlobStore):
 
     def put_many(self, blobs: Sequence[tuple[bytes, bytes]]) -> None:
         """See `BlobStore.put_many`; the server's answer to each is its word that the blob is durable."""
-        if len(blobs) > 1:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(_AT_ONCE, "ehrfast-blobs")
-            list(self._pool.map(self._put, blobs))
-        else:
-            for blob in blobs:
-                self._put(blob)
+        self._each(self._put, blobs)
 
     def _put(self, blob: tuple[bytes, bytes]) -> None:
         digest, data = blob
@@ -107,6 +105,23 @@ class S3BlobStore(BlobStore):
     def delete(self, digest: bytes) -> None:
         """See `BlobStore.delete`."""
         self.remove(self._key(digest))
+
+    def delete_many(self, digests: Sequence[bytes]) -> None:
+        """See `BlobStore.delete_many`."""
+        self._each(self.delete, digests)
+
+    def _each(self, do: Callable[[T], None], of: Sequence[T]) -> None:
+        """Some requests at once; all have ended when it returns or raises."""
+        if len(of) < 2:
+            for each in of:
+                do(each)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_AT_ONCE, "ehrfast-blobs")
+        running = [self._pool.submit(do, each) for each in of]
+        wait(running)
+        for each_done in running:
+            each_done.result()
 
     def list(self) -> Iterator[BlobInfo]:
         """See `BlobStore.list`."""
@@ -177,20 +192,34 @@ class _S3Writer(BlobWriter):
     def __init__(self, store: S3BlobStore) -> None:
         self._store = store
         self._path, self._upload = store.open_upload()
+        self._bytes = 0
+        self._failed = False
 
     def write(self, data: bytes) -> None:
-        self._store.run(lambda: self._upload.write(data))
+        self._run(lambda: self._upload.write(data))
+        self._bytes += len(data)
 
     def finish(self, digest: bytes) -> None:
-        self._store.run(self._upload.close)
+        self._run(self._upload.close)
         self._upload = None
+        self._run(lambda: self._store.rename(self._path, digest))
+        if self._store.size(digest) != self._bytes:
+            raise UnavailableError("store.io", {"step": "size"})
+
+    def _run(self, do: Callable[[], object]) -> None:
         try:
-            self._store.rename(self._path, digest)
+            self._store.run(do)
         except FileNotFoundError:
+            self._failed = True
             raise UnavailableError("store.io", {"step": "rename"}) from None
+        except EhrfastError:
+            self._failed = True
+            raise
 
     def abandon(self) -> None:
         upload, self._upload = self._upload, None
+        if self._failed:  # asking again would only wait for the server once more
+            return
         # What cannot be removed now is for `remove_unfinished` and the bucket's lifecycle rule.
         with suppress(EhrfastError, FileNotFoundError):
             if upload is not None:
@@ -201,8 +230,14 @@ class _S3Writer(BlobWriter):
 def _unavailable(error: Exception) -> UnavailableError:
     """The text of the failure names keys and addresses, so only its kind goes on."""
     told = str(error)
-    if any(word in told for word in _FULL):
-        return UnavailableError("store.full")
+    answered = _STATUS.search(told)
+    if answered is not None:
+        status, body = int(answered[1]), answered[2]
+        if status == _INSUFFICIENT_STORAGE or any(word in body for word in _FULL):
+            return UnavailableError("store.full", {"status": status})
+        return UnavailableError("store.io", {"status": status})
+    if _TIMEOUT.search(told):
+        return UnavailableError("store.timeout")
     return UnavailableError("store.io", {"kind": type(error).__name__})
 
 
