@@ -30,7 +30,7 @@ def test_erasing_pruning_and_holding_from_the_command_line(tmp_path: Path) -> No
     assert refused(4, "hold", "release", node, "00" * 16) == "records.no_hold"
     assert refused(8, "hold", "add", node, "--reason", "other") == "hold.one_target"
     dry = told("prune", node, "--keep-versions", 1, "--dry-run")
-    assert set(dry) == {"dry_run", "versions", "held", "bytes", "segments", "archives"}
+    assert set(dry) == {"dry_run", "versions", "held", "bytes", "blobs", "segments", "archives"}
     assert (dry["dry_run"], dry["versions"]) == (True, 1)
     assert told("prune", node, "--keep-versions", 1, "--archive", archive)["versions"] == 1
     assert told("retrieve", node, archive) == {"versions": 1, "there": 0, "erased": 0}
@@ -49,5 +49,6 @@ def test_erasing_pruning_and_holding_from_the_command_line(tmp_path: Path) -> No
     assert sound["ok"] is True
     assert set(sound["erased"]) == {"transactions", "values", "items", "wraps"}  # type: ignore[call-overload]
     assert sound["erased"]["items"] > 0  # type: ignore[index]
+    assert (sound["pruned"], sound["blobs"]) == (0, 0)
     standing = told("status", node)
     assert (standing["erasures"], standing["holds"], standing["records"]) == (2, 0, 1)

@@ -162,7 +162,7 @@ class Gate:
                 that it reveals nothing.
             CorruptionError: ``blob.missing``, ``blob.damaged``, or what was opened is not what was committed to.
         """
-        found = self._find_item(row)
+        found = self._find_item(entry, row)
         if isinstance(found, tuple):
             item, wraps = found
         else:
@@ -183,10 +183,10 @@ class Gate:
 
     def open_pieces(self, entry: Entry, row: RecordRow) -> PieceReader | OpenedRecord:
         """A reader of a content in pieces, or the plaintext of what was sealed whole."""
-        found = self._find_item(row)
+        found = self._find_item(entry, row)
         return self.open(entry, row) if isinstance(found, tuple) else self._read_pieces(found, entry, row)
 
-    def _find_item(self, row: RecordRow) -> tuple[bytes, bytes] | _InPieces:
+    def _find_item(self, entry: Entry, row: RecordRow) -> tuple[bytes, bytes] | _InPieces:
         if row.has(ERASED):
             raise NotFoundError("record.erased")
         if row.pack_root is None:
@@ -204,9 +204,17 @@ class Gate:
             return item, wraps
         if digest is None or row.place != BLOB or row.has(PRUNED):
             raise gone
-        if is_in_pieces(self._blobs.get_range(digest, 0, 1)):
-            return _InPieces(digest, wraps)
-        return self._blobs.get(digest), wraps
+        try:
+            if is_in_pieces(self._blobs.get_range(digest, 0, 1)):
+                return _InPieces(digest, wraps)
+            return self._blobs.get(digest), wraps
+        except CorruptionError as error:
+            if error.code != "blob.missing":
+                raise
+            now = self.row(entry)  # it may have been let go since the row was looked at
+            if now.has(PRUNED) or now.has(ERASED):
+                raise NotFoundError("record.pruned" if now.has(PRUNED) else "record.erased") from None
+            raise
 
     def _read_pieces(self, found: _InPieces, entry: Entry, row: RecordRow) -> PieceReader:
         subject = self.subjects.by_id(row.subject)

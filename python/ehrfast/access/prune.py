@@ -1,13 +1,15 @@
-"""Pruning: old versions leave the log by a policy, and come back from their archive.
+"""Pruning: old versions leave the log and the blob store by a policy, and come back from their archive.
 
 Before: versions that no hold covers. After: their items are digests, every proof holds, their wraps wait. The archive
-is durable before the chain says so, the chain says so before bytes go; one broken off is finished by the next pruning.
+is durable before the chain says so, the chain says so before bytes go; one broken off is finished by the next pruning,
+whatever its policy.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +17,14 @@ from typing import Any, Final
 from ehrfast.access.erase import RECORD, SUBJECT, RecordsCall, places_of
 from ehrfast.access.holds import Holds
 from ehrfast.chain.chain import Chain
-from ehrfast.errors import InvalidInputError, NotFoundError
+from ehrfast.errors import CorruptionError, InvalidInputError, NotFoundError
 from ehrfast.model.identity import Identity
 from ehrfast.model.record import DELETED, ERASED, PRUNED, RecordRow
-from ehrfast.records.archive import Archived, read_archives, write_archive
+from ehrfast.records.archive import BLOBS, Archived, archived_blobs, read_archives, write_archive
+from ehrfast.records.blobs.store import BlobStore
 from ehrfast.records.classes import AUDIT, CLASSES
 from ehrfast.records.index.memory import Entry, RecordIndex
+from ehrfast.records.placement import BLOB
 
 BATCH: Final = 700
 DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -81,6 +85,7 @@ class PruneReport:
         versions: record versions whose bytes went.
         held: versions left because a legal hold covers them.
         bytes: of their sealed items.
+        blobs: how many of the versions lay outside the log.
         segments: files written anew.
         archives: names of the files that hold them now.
     """
@@ -88,6 +93,7 @@ class PruneReport:
     versions: int
     held: int
     bytes: int
+    blobs: int
     segments: int
     archives: tuple[str, ...]
 
@@ -111,7 +117,9 @@ class RetrieveReport:
 class _Candidate:
     entry: Entry
     row: RecordRow
-    bytes: int
+    size: int
+    digest: bytes | None
+    """Of an item that lies outside the log."""
 
 
 class Pruning:
@@ -121,12 +129,14 @@ class Pruning:
         self,
         chain: Chain,
         index: RecordIndex,
+        blobs: BlobStore,
         holds: Holds,
         row_of: Callable[[bytes, int], RecordRow | None],
         call: RecordsCall,
     ) -> None:
         self._chain = chain
         self._index = index
+        self._blobs = blobs
         self._holds = holds
         self._row_of = row_of
         self._call = call
@@ -134,7 +144,12 @@ class Pruning:
     def prune(
         self, policy: PrunePolicy, *, archive: Path | None, dry_run: bool, by: Identity | None
     ) -> PruneReport:
-        """Lets the bytes of every version go that the policy names and no hold covers."""
+        """Lets the bytes of every version go that the policy names and no hold covers.
+
+        Raises:
+            CorruptionError: ``blob.damaged``: a blob to be archived is not what was recorded; nothing has gone.
+            UnavailableError: the archive or the blob store cannot be written; pruning again carries on.
+        """
         held_records, held_subjects = self._held()
         chosen: list[_Candidate] = []
         covered = 0
@@ -143,21 +158,29 @@ class Pruning:
                 covered += 1
             else:
                 chosen.append(each)
-        size = sum(each.bytes for each in chosen)
+        size = sum(each.size for each in chosen)
+        outside = [each.digest for each in chosen if each.digest is not None]
         if dry_run or not chosen:
-            return PruneReport(len(chosen), covered, size, 0, ())
-        files = [] if archive is None else write_archive(archive, self._chain.chain_id, self._archived(chosen))
+            return PruneReport(len(chosen), covered, size, len(outside), 0, ())
+        files = [] if archive is None else self._archive(archive, chosen)
         fresh = [each for each in chosen if not each.row.has(PRUNED)]
         for start in range(0, len(fresh), BATCH):
             versions = tuple((c.entry.record_id, c.entry.version) for c in fresh[start : start + BATCH])
             self._call("prune", {"versions": versions, "current": policy.current}, (), by)
-        items = [place for each in chosen for place in self._places(each.row)]
-        segments, _ = self._chain.segments.rewrite(items=items)
+        items = [place for each in chosen if each.digest is None for place in self._places(each.row)]
+        segments = self._chain.segments.rewrite(items=items)[0] if items else 0
         self._chain.forget_recent()
-        return PruneReport(len(chosen), covered, size, segments, tuple(path.name for path in files))
+        self._blobs.delete_many(outside)
+        return PruneReport(len(chosen), covered, size, len(outside), segments, tuple(path.name for path in files))
 
     def retrieve(self, archive: Path, *, reference: str | None, by: Identity | None) -> RetrieveReport:
-        """Puts back what an archive holds of pruned versions, each checked against the digest in the log."""
+        """Puts back what an archive holds of pruned versions, each checked against the digest in the log.
+
+        Raises:
+            CorruptionError: ``archive.damaged``; nothing has come back.
+            InvalidInputError: ``log.other_item``: the archive holds other bytes than went.
+            UnavailableError: log or blob store cannot be written; retrieving again carries on.
+        """
         wanted = None if reference is None else {each.record_id for each in self._index.versions(reference)}
         if wanted is not None and not wanted:
             raise NotFoundError("record.unknown")
@@ -175,9 +198,15 @@ class Pruning:
                 there += 1
             else:
                 versions[name] = True
-                restores += [(*place, each.item) for place in self._places(row)]
-        if versions:
+                if (each.item is None) != (row.place == BLOB):
+                    raise CorruptionError("archive.damaged")
+                if each.item is None:
+                    self._retrieve_blob(archive, row)
+                else:
+                    restores += [(*place, each.item) for place in self._places(row)]
+        if restores:
             self._chain.segments.rewrite(restores=restores)
+        if versions:
             names = list(versions)
             for start in range(0, len(names), BATCH):
                 self._call("restore", {"versions": tuple(names[start : start + BATCH])}, (), by)
@@ -189,33 +218,65 @@ class Pruning:
         return set(map(bytes.fromhex, records)), set(map(bytes.fromhex, subjects))
 
     def _candidates(self, policy: PrunePolicy) -> Iterator[_Candidate]:
+        """What the policy names, and what an earlier pruning named and did not get to; as far as bytes are there."""
         before_ms = self._chain.published.time_ms - policy.older_than_days * DAY_MS
+        stored: dict[bytes, int] | None = None
         for reference in self._index.references():
             versions = list(self._index.versions(reference))
             entry = versions[0]
-            fits = not policy.types or entry.resource_type in policy.types
-            if entry.record_class == AUDIT or not fits or (policy.classes and entry.record_class not in policy.classes):
+            if entry.record_class == AUDIT:
                 continue
-            for entry in versions[: len(versions) - policy.keep_versions]:
+            fits = not policy.types or entry.resource_type in policy.types
+            fits = fits and (not policy.classes or entry.record_class in policy.classes)
+            obsolete = len(versions) - policy.keep_versions if fits else 0
+            for number, entry in enumerate(versions):
+                named = number < obsolete and entry.time_ms <= before_ms
+                if not named and not self._index.is_pruned(entry):
+                    continue
                 row = self._row_of(entry.record_id, entry.version)
-                if entry.time_ms > before_ms or row is None or row.has(ERASED) or row.has(DELETED):
+                if row is None or row.pack_root is None or row.has(ERASED) or row.has(DELETED):
+                    continue
+                if row.place == BLOB:
+                    if stored is None:
+                        stored = {each.digest: each.bytes for each in self._blobs.list()}
+                    digest = self._chain.read_digest(row.height, row.pack_root, row.position)
+                    if digest in stored:  # one that is missing is damage for `fsck` to name, unless it went before
+                        yield _Candidate(entry, row, stored[digest], digest)
                     continue
                 item = self._item(row)
                 if item is not None:
-                    yield _Candidate(entry, row, len(item))
+                    yield _Candidate(entry, row, len(item), None)
 
     def _item(self, row: RecordRow) -> bytes | None:
         if row.pack_root is None:
             return None
         return self._chain.segments.read(row.height).stored_pack(row.pack_root).item(row.position)
 
+    def _archive(self, folder: Path, chosen: Sequence[_Candidate]) -> list[Path]:
+        """Blobs first: what the files name is there."""
+        with closing(archived_blobs(folder)) as kept:
+            for each in chosen:
+                if each.digest is not None:
+                    kept.copy_from(self._blobs, each.digest)
+        return write_archive(folder, self._chain.chain_id, self._archived(chosen))
+
     def _archived(self, chosen: Iterable[_Candidate]) -> Iterator[Archived]:
         """Their items, read again one at a time: together they may be larger than memory."""
         for each in chosen:
             entry, row = each.entry, each.row
-            item = self._item(row)
-            if item is not None and row.pack_root is not None:
+            item = self._item(row) if each.digest is None else None
+            if row.pack_root is not None and (each.digest is not None or item is not None):
                 yield Archived(entry.record_id, entry.version, row.height, row.pack_root, row.position, item)
+
+    def _retrieve_blob(self, folder: Path, row: RecordRow) -> None:
+        if row.pack_root is None:
+            return
+        digest = self._chain.read_digest(row.height, row.pack_root, row.position)
+        with closing(archived_blobs(folder)) as kept:
+            fault = kept.fault(digest)
+            if fault is not None:
+                raise CorruptionError("archive.damaged", {"file": f"{BLOBS}/{digest.hex()}", "fault": fault})
+            self._blobs.copy_from(kept, digest)
 
     def _places(self, row: RecordRow) -> list[tuple[int, int, int]]:
         return [] if row.pack_root is None else places_of(self._chain, row.height, row.pack_root, row.position)

@@ -6,8 +6,9 @@ frame is missing, later ones are checked for themselves, and what would only fol
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -62,7 +63,8 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """How much of a log is digests: erased, pruned, or kept elsewhere. Wraps of which some went count."""
+    """How much of a log is digests, erased or pruned; what lies outside it is not among them. Wraps of which some went
+    count."""
 
     transactions: int = 0
     values: int = 0
@@ -80,12 +82,19 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class FsckReport:
-    """What a check found."""
+    """What a check found.
+
+    Args:
+        pruned: versions that the chain says are pruned; their items are among the erased ones.
+        blobs: items outside the log that must be there.
+    """
 
     blocks: int
     transactions: int
     faults: tuple[Fault, ...]
     erased: Erased = Erased()
+    pruned: int = 0
+    blobs: int = 0
 
     @property
     def ok(self) -> bool:
@@ -143,17 +152,29 @@ def fsck(
             if progress is not None:
                 progress(done, total)
         checker.finish(state, bounded=max_height is not None)
-    return FsckReport(checker.blocks, checker.transactions, tuple(checker.faults), checker.erased)
+    blobs = checker.blobs()
+    return FsckReport(
+        blocks=checker.blocks,
+        transactions=checker.transactions,
+        faults=tuple(checker.faults),
+        erased=replace(checker.erased, items=checker.items_gone()),
+        pruned=len(checker.pruned),
+        blobs=len(blobs),
+    )
 
 
 _BLOB = 1
 _WENT = 2 | 4
+_PRUNINGS: Final = ("prune", "restore")
 
 
 class _Checker:
     def __init__(self, folder: Path, history: KeyHistory | None, keys: KeyStore, custodian: bytes | None) -> None:
         self.blob_fault: Callable[[bytes], str | None] | None = None
         self._blobs: dict[bytes, tuple[bytes, int]] = {}
+        self._went: set[bytes] = set()
+        self._digests: Counter[bytes] = Counter()
+        self.pruned: set[tuple[bytes, int]] = set()
         self._folder = folder
         self._history = history
         self._custodian = custodian
@@ -205,7 +226,7 @@ class _Checker:
         self.faults += [Fault(file, offset, kind, found.height) for kind in kinds]
 
     def finish(self, state: StateDb | None, *, bounded: bool) -> None:
-        for digest, height in self._blobs.values():
+        for digest, height in self.blobs():
             kind = None if self.blob_fault is None else self.blob_fault(digest)
             if kind is not None:
                 self.faults.append(Fault(f"blobs/{digest.hex()}", 0, kind, height))
@@ -310,6 +331,10 @@ class _Checker:
             epochs = transaction.args.get(argument, ())
             if isinstance(epochs, tuple):
                 self._require_keys(SUBJECT_KIND, [epoch[0] for epoch in epochs], receipt.height)
+        versions = transaction.args.get(1, ())
+        if transaction.contract == "records" and transaction.method in _PRUNINGS and isinstance(versions, tuple):
+            named = {(each[0], each[1]) for each in versions}
+            (self.pruned.update if transaction.method == "prune" else self.pruned.difference_update)(named)
         for contract, name, values in receipt.events:
             if (contract, name) == ("records", "SubjectErased"):
                 self._forgotten.add(values[0])
@@ -332,21 +357,32 @@ class _Checker:
         self._trie = self._trie.update(frame.write_set)
         return () if self._trie.root == head_of(frame).state_root else ("state.wrong_root",)
 
-    def _went(self, frame: Frame) -> None:
+    def blobs(self) -> list[tuple[bytes, int]]:
+        """(digest, height) of what must lie outside the log."""
+        return [found for path, found in self._blobs.items() if path not in self._went]
+
+    def items_gone(self) -> int:
+        """Items of which the log has the digest and nobody the bytes; a pack may stand in several blocks."""
+        outside = {digest for digest, _ in self.blobs()}
+        return sum(count for digest, count in self._digests.items() if digest not in outside)
+
+    def _follow_blobs(self, frame: Frame) -> None:
+        """Whether a blob must be there is what the newest row of its version says."""
         for path, stored in frame.write_set.items() if self._blobs else ():
             if path in self._blobs and stored is not None:
                 row = cbor_decode(stored[16:])
-                if isinstance(row, tuple) and isinstance(row[10], int) and row[10] & _WENT:
-                    del self._blobs[path]
-        for path, _ in frame.write_set.erased:
-            self._blobs.pop(path, None)
+                went = isinstance(row, tuple) and isinstance(row[10], int) and row[10] & _WENT
+                (self._went.add if went else self._went.discard)(path)
+        self._went.update(path for path, _ in frame.write_set.erased)
 
     def _packs(self, frame: Frame) -> Sequence[str]:
         """Counts what is gone. The scan has held what is left, digests included, against the roots."""
         self.erased += Erased(*frame.erased)
-        self._went(frame)
+        self._follow_blobs(frame)
         if frame.erased[2]:
             self._find_blobs(frame)
+            for pack in map(frame.stored_pack, frame.pack_roots):
+                self._digests.update(pack.item_digest(at) for at in range(len(pack)) if pack.item(at) is None)
         return ()
 
     def _find_blobs(self, frame: Frame) -> None:

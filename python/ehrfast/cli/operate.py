@@ -114,13 +114,14 @@ def fsck(node: NodeFolder, as_json: Json = False) -> None:
     ok, blocks, transactions = found.ok, found.blocks, found.transactions
     faults, erased = [asdict(each) for each in found.faults], asdict(found.erased)
     if as_json:
-        answer(
-            {"ok": ok, "faults": faults, "blocks": blocks, "transactions": transactions, "erased": erased}, True
-        )
+        counts = {"blocks": blocks, "transactions": transactions, "blobs": found.blobs, "pruned": found.pruned}
+        answer({"ok": ok, "faults": faults, **counts, "erased": erased}, True)
     else:
         lines = [f"{each['file']} offset {each['offset']} height {each['height']}: {each['kind']}" for each in faults]
         if any(erased.values()):
             lines.append("erased or pruned: " + ", ".join(f"{count} {name}" for name, count in erased.items()))
+        if found.pruned or found.blobs:
+            lines.append(f"pruned versions: {found.pruned}; blobs beside the log: {found.blobs}")
         answer({}, False, [*lines, f"{'ok' if ok else 'NOT ok'}: {blocks} blocks, {transactions} transactions"])
     if not ok:
         failure = Failure(CORRUPTION, "fsck.faults", "stored bytes are not what was written", {"faults": len(faults)})

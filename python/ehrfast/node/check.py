@@ -52,6 +52,8 @@ def check(path: Path, progress: Callable[[int, int], None] | None) -> FsckReport
         sum(report.transactions for report in reports),
         (*faults, *(fault for report in reports for fault in report.faults)),
         sum((report.erased for report in reports), start=Erased()),
+        sum(report.pruned for report in reports),
+        sum(report.blobs for report in reports),
     )
 
 

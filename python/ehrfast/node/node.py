@@ -121,7 +121,9 @@ class Node:
         self.holds = Holds(
             chain, self.subjects, self._index, settings.organisation, self._call_records, self._gate.catch_up
         )
-        self._pruning = Pruning(chain, self._index, self.holds, self._record_row, self._call_records)
+        self._pruning = Pruning(
+            chain, self._index, self.blobs, self.holds, self._record_row, self._call_records
+        )
         self._erasing = Erasing(
             chain,
             self.subjects,
@@ -386,6 +388,10 @@ class Node:
         Args:
             archive: a folder that gets their sealed bytes first; without it they are gone for good.
             by: an organisation admin or the gateway; the administrator by default.
+
+        Raises:
+            CorruptionError: ``blob.damaged``: what was to be archived is not what was recorded; nothing has gone.
+            UnavailableError: ``store.…``, ``chain.read_only``; cut off at any moment, pruning again finishes.
         """
         self._require_usable()
         self._gate.catch_up()

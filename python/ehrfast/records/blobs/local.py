@@ -96,9 +96,14 @@ class LocalBlobStore(BlobStore):
 
     def delete(self, digest: bytes) -> None:
         """See `BlobStore.delete`."""
+        self.delete_many([digest])
+
+    def delete_many(self, digests: Sequence[bytes]) -> None:
+        """See `BlobStore.delete_many`; one sync of the folder."""
         try:
-            (self.folder / digest.hex()).unlink(missing_ok=True)
-            if self.folder.is_dir():
+            for digest in digests:
+                (self.folder / digest.hex()).unlink(missing_ok=True)
+            if digests and self.folder.is_dir():
                 sync_folder(self.folder)
         except OSError as error:
             raise unavailable(error) from None

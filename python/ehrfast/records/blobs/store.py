@@ -14,12 +14,13 @@ from types import TracebackType
 from typing import Final
 from urllib.parse import urlsplit
 
-from ehrfast._core import keyed_digest
+from ehrfast._core import KeyedHasher, keyed_digest
 from ehrfast.errors import CorruptionError, InvalidInputError
 
 DIGEST_BYTES: Final = 32
 _USE: Final = "pack-item"
-WHOLE_CHECK_BYTES: Final = 64 * 1024 * 1024
+_STEP_BYTES: Final = 8 * 1024 * 1024
+"""Of a blob read through: what is in memory of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class BlobWriter(ABC):
         """Takes the next bytes.
 
         Raises:
-            UnavailableError: ``store.full``, ``store.io``, ``store.read_only``, ``store.denied``.
+            UnavailableError: ``store.full``, ``store.io``, ``store.timeout``, ``store.read_only``, ``store.denied``.
         """
 
     @abstractmethod
@@ -113,7 +114,7 @@ class BlobStore(ABC):
         """Stores (digest, bytes) pairs; all of them are durable when it returns, and after a failure any may be.
 
         Raises:
-            UnavailableError: ``store.full``, ``store.io``, ``store.read_only``, ``store.denied``.
+            UnavailableError: ``store.full``, ``store.io``, ``store.timeout``, ``store.read_only``, ``store.denied``.
         """
 
     @abstractmethod
@@ -126,7 +127,7 @@ class BlobStore(ABC):
 
         Raises:
             CorruptionError: ``blob.missing``, ``blob.damaged`` where it ends before ``end``.
-            UnavailableError: ``store.io``, ``store.denied``.
+            UnavailableError: ``store.io``, ``store.timeout``, ``store.denied``.
         """
 
     @abstractmethod
@@ -134,7 +135,7 @@ class BlobStore(ABC):
         """Bytes of a blob, None when there is none.
 
         Raises:
-            UnavailableError: ``store.io``, ``store.denied``.
+            UnavailableError: ``store.io``, ``store.timeout``, ``store.denied``.
         """
 
     @abstractmethod
@@ -143,15 +144,20 @@ class BlobStore(ABC):
         business.
 
         Raises:
-            UnavailableError: ``store.io``, ``store.read_only``, ``store.denied``.
+            UnavailableError: ``store.io``, ``store.timeout``, ``store.read_only``, ``store.denied``.
         """
+
+    def delete_many(self, digests: Sequence[bytes]) -> None:
+        """Removes blobs; see `delete`. After a failure any may be gone."""
+        for digest in digests:
+            self.delete(digest)
 
     @abstractmethod
     def list(self) -> Iterator[BlobInfo]:
         """Every blob, in no order, whole ones only.
 
         Raises:
-            UnavailableError: ``store.io``, ``store.denied``.
+            UnavailableError: ``store.io``, ``store.timeout``, ``store.denied``.
         """
 
     @abstractmethod
@@ -171,7 +177,7 @@ class BlobStore(ABC):
 
         Raises:
             CorruptionError: ``blob.missing``, ``blob.damaged``.
-            UnavailableError: ``store.io``, ``store.denied``.
+            UnavailableError: ``store.io``, ``store.timeout``, ``store.denied``.
         """
         size = self.size(digest)
         if size is None:
@@ -182,19 +188,52 @@ class BlobStore(ABC):
         return data
 
     def fault(self, digest: bytes) -> str | None:
-        """What is wrong with a blob: ``blob.missing``, ``blob.damaged``, or nothing.
+        """What is wrong with a blob: ``blob.missing``, ``blob.damaged``, or nothing; all of it is read, in steps.
 
-        One above 64 MiB is only looked for; its pieces are checked as they are read.
+        Raises:
+            UnavailableError: ``store.io``, ``store.timeout``, ``store.denied``.
+        """
+        try:
+            for _ in self.read_through(digest):
+                pass
+        except CorruptionError as error:
+            return error.code
+        return None
+
+    def read_through(self, digest: bytes) -> Iterator[bytes]:
+        """A blob from start to end, at most 8 MiB at a time, held against its digest after the last.
+
+        Raises:
+            CorruptionError: ``blob.missing``, ``blob.damaged``, which may come after all bytes.
+            UnavailableError: ``store.io``, ``store.timeout``, ``store.denied``.
         """
         size = self.size(digest)
         if size is None:
-            return "blob.missing"
-        if size <= WHOLE_CHECK_BYTES:
-            try:
-                self.get(digest)
-            except CorruptionError as error:
-                return error.code
-        return None
+            raise CorruptionError("blob.missing", {"blob": digest.hex()})
+        hasher = KeyedHasher(_USE)
+        for start in range(0, size, _STEP_BYTES):
+            data = self.get_range(digest, start, min(start + _STEP_BYTES, size))
+            hasher.update(data)
+            yield data
+        if hasher.digest() != digest:
+            raise CorruptionError("blob.damaged", {"blob": digest.hex()})
+
+    def copy_from(self, other: BlobStore, digest: bytes) -> None:
+        """Takes a blob of another store; durable here when it returns, and here only if it is whole.
+
+        Raises:
+            CorruptionError: ``blob.missing``, ``blob.damaged``: there.
+            UnavailableError: ``store.full``, ``store.io``, ``store.timeout``, ``store.read_only``, ``store.denied``.
+        """
+        if self.size(digest) is not None and self.fault(digest) is None:
+            return
+        if (other.size(digest) or 0) <= _STEP_BYTES:
+            self.put(digest, other.get(digest))
+            return
+        with self.writer() as copy:
+            for data in other.read_through(digest):
+                copy.write(data)
+            copy.finish(digest)
 
     def close(self) -> None:
         """Lets go of connections and threads."""

@@ -22,6 +22,8 @@ from ehrfast.records.seal import MANIFEST_AGAIN, MANIFEST_VERSION
 
 _ROWS_ARGUMENT = {("records", "put"): 1, ("access", "append"): 2}
 """Contract and method to the number of the argument that lists the rows."""
+_PRUNINGS = {("records", "prune"): True, ("records", "restore"): False}
+"""Contract and method to whether the versions of its first argument go, or come back."""
 _ROW_WIDTH = 9
 _NO_DIGEST = b""
 """Of a record that the index knows without its manifest: no content equals it."""
@@ -79,6 +81,7 @@ class RecordIndex:
         self._by_subject: dict[bytes, list[str]] = {}
         self._full_urls: dict[str, str] = {}
         self._records = 0
+        self._pruned: set[tuple[bytes, int]] = set()
 
     def apply(self, block: PublishedBlock) -> None:
         """Takes one block; called in log order."""
@@ -94,6 +97,11 @@ class RecordIndex:
                     self._list_again(block, pack_root)
             elif called == ("records", "erase_subject"):
                 self._drop_subject(transaction.args[1])
+            elif called in _PRUNINGS:
+                versions = transaction.args[1]
+                named = {(each[0], each[1]) for each in versions} if isinstance(versions, tuple) else set()
+                with self._lock:
+                    (self._pruned.update if _PRUNINGS[called] else self._pruned.difference_update)(named)
 
     def versions(self, reference: str) -> Sequence[Entry]:
         """All versions of a record, oldest first; empty when there is none."""
@@ -145,6 +153,10 @@ class RecordIndex:
     def full_url(self, url: str) -> str | None:
         """The ``Type/id`` of the resource a Bundle called so."""
         return self._full_urls.get(url)
+
+    def is_pruned(self, entry: Entry) -> bool:
+        """Whether the chain says that the bytes of a version went."""
+        return (entry.record_id, entry.version) in self._pruned
 
     @property
     def record_count(self) -> int:
