@@ -299,7 +299,7 @@ ROW = st.builds(
     st.none() | st.binary(max_size=50),
 )
 VALUE = st.recursive(
-    st.none() | st.booleans() | st.integers(0, 2**40) | st.binary(max_size=40) | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers(0, 2**40) | st.binary(max_size=40) | st.text("abc", max_size=5),
     lambda inner: st.lists(inner, max_size=6).map(tuple),
     max_leaves=12,
 )
