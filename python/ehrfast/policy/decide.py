@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ehrfast.model.decision import Basis, Decision, Narrowing, Obligation, RecordDecision
 from ehrfast.policy import codes
@@ -609,34 +609,43 @@ def _regions(left: bool | _Residual) -> tuple[list[Obligation], list[Obligation]
     rule = left.rule
     permits: list[Obligation] = []
     forbids: list[Obligation] = []
+    taken_out: list[Obligation] = []
     for each in left.additions:
         more, less = _regions(each)
         permits += more
         forbids += less
-    excepted: list[Obligation] = []
+        taken_out += _less(more, less)
     for each in left.exceptions:
         more, less = ([_narrow(one, rule) for one in part] for part in _regions(each))
         forbids += less
         if not rule.permit:
             permits += more
-            excepted += [Obligation(one.effect, one.narrowings, (*one.unless, *less)) for one in more]
+            taken_out += _less(more, less)
     if left.suits and rule.permit:
         permits.append(rule.region)
     elif left.suits:
-        forbids.append(replace(rule.region, unless=tuple(excepted)) if excepted else rule.region)
+        forbids.append(replace(rule.region, unless=tuple(taken_out)) if taken_out else rule.region)
     return permits, forbids
+
+
+def _less(permits: list[Obligation], forbids: list[Obligation]) -> list[Obligation]:
+    """What is permitted and not forbidden, as it is taken out of a denial."""
+    return [Obligation(one.effect, one.narrowings, (*one.unless, *forbids)) for one in permits]
 
 
 def _narrow(one: Obligation, above: _Rule) -> Obligation:
     """An exception holds only where the rule of the other effect above it matches."""
     if not above.narrowings:
         return one
-    like: Literal["permit", "forbid"] = "permit" if above.permit else "forbid"
-    crossed = [
-        each._replace(like=like) if each.by in ("label", "period", "condition") and not each.like else each
-        for each in above.narrowings
-    ]
-    return Obligation(one.effect, (*crossed, *one.narrowings), one.unless)
+    return Obligation(one.effect, (*_crossed(above.region), *one.narrowings), one.unless)
+
+
+def _crossed(region: Obligation) -> tuple[Narrowing, ...]:
+    """Its narrowings inside an obligation of the other effect, where they reach as far as they did."""
+    return tuple(
+        each._replace(like=region.effect) if each.by in ("label", "period", "condition") and not each.like else each
+        for each in region.narrowings
+    )
 
 
 def _filters(voices: Sequence[_Voice], newest: bool) -> tuple[list[Obligation], list[Obligation]]:
@@ -673,12 +682,24 @@ def _write_filters(grounds: Sequence[_Ground]) -> tuple[Obligation, ...]:
     found: list[Obligation] = []
     for place, ground in enumerate(grounds):
         permits = [] if any(_is_total(term) for term in ground.permits) else ground.permits
-        forbids = [term for term in ground.forbids if term.narrowings or set(term.unless) != set(permits)]
+        forbids = [
+            term for term in ground.forbids if term.narrowings or not permits or set(term.unless) != set(permits)
+        ]
+        if len(permits) == 1:
+            forbids = [_within(term, _crossed(permits[0])) for term in forbids]
         if permits and place:  # a record must be permitted for each purpose
             forbids.append(Obligation("forbid", (), tuple(permits)))
             permits = []
         found += [*permits, *forbids]
     return tuple(dict.fromkeys(found))
+
+
+def _within(forbid: Obligation, permitted: tuple[Narrowing, ...]) -> Obligation:
+    """Without saying again what the only permit says."""
+    length = len(permitted)
+    if forbid.narrowings[:length] != permitted or len(forbid.narrowings) == length:
+        return forbid
+    return replace(forbid, narrowings=forbid.narrowings[length:])
 
 
 # ── deciding ────────────────────────────────────────────────────────────────────────────────────────────────────────
