@@ -237,7 +237,7 @@ TOLD = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(truths(3), TOLD)
 def test_conditions_mean_what_a_maintained_library_says(node: Node, told: Json) -> None:
     text = write_condition(node)
