@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
+from random import Random
 from typing import Any
 
 import cel
@@ -167,6 +169,44 @@ def test_whatever_stands_in_a_provision_is_read_or_refused(value: Any) -> None:
         assert decode(encode(read)) == read
     request = {"patient": "Patient/p", "requester": {"reference": "Practitioner/a"}, "purpose": ["TREAT"]}
     assert answer([made], request, "2026-01-01").outcome in ("permit", "deny", "no_consent")
+
+
+JUNK: tuple[Any, ...] = (
+    None, True, 0, -1, 1.5, "", "x", "a|b|c", "/_history/", "http://", [], {}, [{}], [[]], ["x"], {"code": ["x"]},
+    {"coding": [{"code": ["x"]}]}, {"coding": "x"}, {"reference": 5}, {"reference": ""}, {"start": []},
+)  # fmt: skip
+
+
+def spoilt(draw: Random, value: Any) -> Any:
+    """The value with something senseless in one place."""
+    places: list[tuple[Any, Any]] = []
+
+    def walk(held: Any) -> None:
+        for name in held if isinstance(held, dict) else range(len(held)) if isinstance(held, list) else ():
+            places.append((held, name))
+            walk(held[name])
+
+    walk(value)
+    if places:
+        held, name = draw.choice(places)
+        held[name] = deepcopy(draw.choice(JUNK))
+    return value
+
+
+def test_senseless_input_is_decided_or_refused_by_name() -> None:
+    decided = 0
+    for seed in range(4_000):
+        draw = Random(seed)
+        policies, request, now = case(seed)
+        spoilt(draw, policies if draw.random() < 0.6 else request)
+        try:
+            decided += answer(policies, request, now).outcome in ("permit", "deny", "no_consent")
+        except InvalidInputError as error:
+            refused = error.code
+        else:
+            refused = "request.malformed"
+        assert refused == "request.malformed"
+    assert decided > 1_000
 
 
 # ── conditions ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -204,10 +204,10 @@ def _scope(resource: Json) -> Scope | None:
             raise _PathError("Consent.scope", "consent.malformed")
         for coding in _dicts(concept.get("coding")):
             if "scope" in resource or str(coding.get("system", "")).rstrip("/") == _SCOPE_SYSTEM:
-                told.append(coding.get("code"))
+                told.append(str(coding.get("code")))
     for code in told:
         if code in _SCOPES:
-            return _SCOPES[str(code)]
+            return _SCOPES[code]
     if told and all(code in _OTHER_SCOPES for code in told):
         return None
     if "scope" in resource:
