@@ -11,7 +11,7 @@ from ehrfast.errors import UnavailableError
 
 def unavailable(error: OSError) -> UnavailableError:
     """The file system's refusal, in the words the stores use."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return UnavailableError("store.full", {"errno": error.errno})
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return UnavailableError("store.read_only", {"errno": error.errno})
