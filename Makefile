@@ -48,9 +48,11 @@ python-test: build
 planted: build
 	$(BIN)/python tests/planted/run.py --profile $(PROFILE)
 
-## make soak    100,000 questions to consents and 20,000 lives of the crash simulation; EHRFAST_SEEDS=n, EHRFAST_SEED=n replays one
+## make soak    100,000 questions to consents, 2 GiB through each blob store and 20,000 lives of the crash simulation;
+##              EHRFAST_SEEDS=n for another number, EHRFAST_SEED=n replays one
 soak: build
 	EHRFAST_CASES=100000 $(BIN)/python -m pytest -q tests/properties/test_consent_properties.py -k slow_reading
+	EHRFAST_BINARY_MIB=2048 $(BIN)/python -m pytest -q tests/walk/test_blobs.py -k "memory or 2_gib"
 	EHRFAST_SEEDS=$(or $(EHRFAST_SEEDS),20000) cargo test --locked --profile $(PROFILE) -p ehrfast-core --test suite store::crash::nothing
 
 ## make bench   the benchmarks, with their rivals in the same run; ONLY=row for one, QUICK=1 for a look, RESUME=1 goes on

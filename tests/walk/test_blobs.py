@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import code_of
 from ehrfast import Node
+from ehrfast._core import PieceSealer
 from ehrfast.errors import CorruptionError, EhrfastError, InvalidInputError, NotFoundError, UnavailableError
 from ehrfast.model.identity import Identity
+from ehrfast.records import pieces
+from ehrfast.records.blobs import BlobSettings, blob_stores
 from ehrfast.records.blobs.local import LocalBlobStore
-from ehrfast.records.placement import Placement
+from ehrfast.records.placement import MAX_BINARY_BYTES, Placement
+
+from tests.s3 import S3Server
 
 PATIENT = {"resourceType": "Patient", "id": "p"}
 COVERAGE = {"resourceType": "Coverage", "id": "c", "beneficiary": {"reference": "Patient/p"}}
@@ -207,10 +215,13 @@ def test_a_stream_that_breaks_off_records_nothing(node: Node, doctor: Identity) 
 
 
 MEASURED = """
-import resource, sys
+import json, resource, sys
 from ehrfast import Node
+from ehrfast.records.blobs import BlobSettings
 mib = int(sys.argv[2])
-with Node.create(sys.argv[1], organisation="Clinic") as node:
+Node.create(sys.argv[1], organisation="Clinic").close()
+Node.configure(sys.argv[1], blobs=BlobSettings.of(json.loads(sys.argv[3])))
+with Node.open(sys.argv[1]) as node:
     doctor = node.identities.enrol("doctor", role="physician")
     with node.session(doctor, purpose="TREAT") as session:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -223,12 +234,70 @@ with Node.create(sys.argv[1], organisation="Clinic") as node:
 """
 
 
-def test_memory_does_not_grow_with_the_content(tmp_path: Path) -> None:
-    size = os.environ.get("EHRFAST_BINARY_MIB", "300")
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(tmp_path / "n"), size], capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize("scheme", blob_stores())
+def test_memory_does_not_grow_with_the_content(tmp_path: Path, request: pytest.FixtureRequest, scheme: str) -> None:
+    """Over all of 2 GiB where ``make soak`` says so."""
+    size = os.environ.get("EHRFAST_BINARY_MIB", "300" if scheme == "local" else "100")
+    settings, environment = BlobSettings("local:"), dict(os.environ)
+    if scheme == "s3":
+        server: S3Server = request.getfixturevalue("s3")
+        settings = BlobSettings(f"s3://{server.create_bucket()}", (("endpoint", server.endpoint),))
+        environment |= server.environment()
+    given = [str(tmp_path / "n"), size, json.dumps(settings.as_dict())]
+    command = [sys.executable, "-c", MEASURED, *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert int(done.stdout) * 1024 < 64 * MIB
+    shutil.rmtree(tmp_path / "n")
+
+
+def test_a_file_above_the_cap_is_refused_before_a_byte_of_it_is_sealed(node: Node, doctor: Identity) -> None:
+    path = node.folder.parent / "film"
+    with path.open("wb") as file:
+        file.truncate(MAX_BINARY_BYTES + 1)
+    with node.session(doctor, purpose="TREAT") as session, path.open("rb") as file:
+        with pytest.raises(InvalidInputError) as error:
+            session.put_binary(file, content_type="video/mp4")
+        assert code_of(error) == "pieces.too_large"
+        assert file.tell() == 0
+        file.seek(MAX_BINARY_BYTES - 5)  # what is left counts
+        reference, pending = session.put_binary(file, content_type="video/mp4")
+        pending.result()
+        assert session.open_binary(reference).read() == bytes(6)
+    assert len(blobs_of(node)) == 1
+
+
+def test_a_stream_above_the_cap_records_nothing(
+    node: Node, doctor: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cap is the core's and tested there; here a sealer that has seen 2 GiB stands for it."""
+
+    class Full:
+        def __init__(self, *given: Any, **named: Any) -> None:
+            self._sealer, self.front = PieceSealer(*given, **named), b""
+            self.front = self._sealer.front
+
+        def update(self, content: bytes) -> bytes:
+            self._sealer.update(content)
+            raise InvalidInputError("pieces.too_large")
+
+    with node.session(doctor, purpose="TREAT") as session:
+        with monkeypatch.context() as patched:
+            patched.setattr(pieces, "PieceSealer", Full)
+            with pytest.raises(InvalidInputError, match=r"pieces\.too_large"):
+                session.put_binary([b"x"], content_type="video/mp4", resource_id="v")
+        assert blobs_of(node) == []
+        assert session.list("Binary") == []
+
+
+@pytest.mark.skipif("EHRFAST_BINARY_MIB" not in os.environ, reason="2 GiB: make soak")
+def test_2_gib_fit_and_one_byte_more_does_not() -> None:
+    for more in (b"", b"x"):
+        sealer = PieceSealer(b"", origin="main-" + "0" * 32, record_id=bytes(16), version=1, class_="document")
+        for _ in range(MAX_BINARY_BYTES // MIB):
+            sealer.update(bytes(MIB))
+        if more:
+            with pytest.raises(InvalidInputError, match=r"pieces\.too_large"):
+                sealer.update(more)
 
 
 def test_an_erased_record_takes_its_blob_along(node: Node, doctor: Identity) -> None:

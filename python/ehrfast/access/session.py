@@ -23,6 +23,7 @@ from ehrfast.model.identity import PURPOSES, Identity
 from ehrfast.model.proof import Evidence
 from ehrfast.records.index.memory import Entry
 from ehrfast.records.pieces import PIECE_BYTES, PieceReader
+from ehrfast.records.placement import MAX_BINARY_BYTES
 
 _FHIR_ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(;[ -~]{1,200})?")
@@ -206,6 +207,7 @@ class Session:
             principal = self._gate.principal(self._identity.id)
             if exists is not None and not self._gate.decide(principal, self._purpose, exists).permits:
                 raise NotFoundError("record.unknown")
+        _refuse_above_cap(stream)
         name = resource_id or random_bytes(16).hex()
         chunks = stream if isinstance(stream, Iterable) and not hasattr(stream, "read") else _chunks(stream)
         written = self._writer.write_stream(
@@ -302,6 +304,16 @@ def _content(resource: Mapping[str, Any] | bytes, *, new: bool) -> bytes:
 
 def _time(time_ms: int) -> datetime:
     return datetime.fromtimestamp(time_ms / 1000, tz=UTC)
+
+
+def _refuse_above_cap(stream: Any) -> None:
+    """A file says at once how much there is of it; whatever cannot say is counted while it is sealed."""
+    try:
+        left = os.fstat(stream.fileno()).st_size - stream.tell()
+    except (AttributeError, OSError, ValueError):
+        return
+    if left > MAX_BINARY_BYTES:
+        raise InvalidInputError("pieces.too_large", {"bytes": left, "most": MAX_BINARY_BYTES})
 
 
 def _chunks(stream: Any) -> Iterator[bytes]:

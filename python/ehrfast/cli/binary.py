@@ -34,12 +34,17 @@ def put(
     \b
     Example: ehrfast binary put clinic.ehr scan.dcm --type application/dicom --patient Patient/1 --as ID --purpose TREAT
     """
+    from ehrfast.records.placement import MAX_BINARY_BYTES
+
     path = None if file == "-" else Path(file)
     try:
         source: BinaryIO = sys.stdin.buffer if path is None else path.open("rb")
         total = 0 if path is None else path.stat().st_size
     except OSError:
         raise InvalidInputError("binary.unreadable") from None
+    if total > MAX_BINARY_BYTES:
+        source.close()
+        raise InvalidInputError("pieces.too_large", {"bytes": total, "most": MAX_BINARY_BYTES})
     with source, open_session(node, identity, purpose) as (_, session), progress("sealing bytes") as bar:
         counted = _Counted(source, total, bar)
         reference, pending = session.put_binary(
