@@ -387,7 +387,7 @@ def test_the_demo_ends_well_and_spares_what_is_not_its_own(tmp_path: Path) -> No
         *["init", "import", "get", "history", "list", "prove", "verify", "fsck", "status", "export", "demo", "synth"],
         *["keys enrol", "keys list", "keys rotate", "keys history"],
         *["log export", "config show", "witness run", "witness trust"],
-        *["config set", "blobs gc", "binary put", "binary get"],
+        *["config set", "blobs gc", "binary put", "binary get", "clock show", "clock trust"],
     ],
 )
 def test_every_help_has_an_example(command: str) -> None:

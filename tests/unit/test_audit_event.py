@@ -15,7 +15,7 @@ from ehrfast.fhir.audit_event import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-ACTIONS = {"create": "C", "update": "U", "search": "E", "export": "E"}
+ACTIONS = {"create": "C", "update": "U", "search": "E", "export": "E", "operation": "E"}
 IDS = st.binary(min_size=16, max_size=16)
 
 
@@ -53,7 +53,7 @@ def tree(told: dict[str, Any]) -> dict[str, Any]:
 @given(
     st.fixed_dictionaries(
         {
-            "interaction": st.sampled_from(["read", "search", "history", "create", "update", "prove", "export"]),
+            "interaction": st.sampled_from([*ACTIONS, "read", "history", "prove"]),
             "recorded_ms": st.integers(0, 2**42),
             "identity": IDS,
             "purpose": st.text(max_size=12),

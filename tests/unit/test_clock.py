@@ -50,3 +50,15 @@ def test_far_forward_at_open_asks_unless_trusted() -> None:
     assert not clock_at(hands, 1).steady
     assert clock_at(hands, 1, trusted=True).steady
     assert clock_at(hands, 2).steady
+
+
+def test_a_block_of_another_chain_answers_for_the_clock() -> None:
+    hands = Hands(10 * MAX_FORWARD_AT_OPEN_MS)
+    clock = clock_at(hands, 1)
+    clock.learn(hands.wall - MAX_FORWARD_AT_OPEN_MS - 1)
+    assert not clock.steady
+    clock.learn(hands.wall - MAX_FORWARD_AT_OPEN_MS)
+    assert clock.steady
+    clock.learn(1)
+    assert clock.steady
+    assert (clock.ahead_ms(5), clock.ahead_ms(hands.wall + 1)) == (hands.wall - 5, 0)

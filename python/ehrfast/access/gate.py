@@ -256,6 +256,20 @@ class Gate:
             drafts.append(AuditDraft(subject, event))
         self._audit.record(drafts, lane=AUDIT_LANE)
 
+    def audit_operation(self, identity: bytes, reason: str) -> None:
+        """Makes durable, in the organisation's own log, what an operator has decided."""
+        event = audit_event(
+            "operation",
+            recorded_ms=self.chain.clock.now_ms(),
+            identity=identity,
+            purpose="HOPERAT",
+            outcome="success",
+            subject=None,
+            entities=[],
+            reason=reason,
+        )
+        self._audit.record([AuditDraft(self.subjects.of(None), event)], lane=AUDIT_LANE)
+
     def audit_denied(
         self, principal: Principal, purpose: str, interaction: Interaction, entry: Entry | None, reason: str
     ) -> None:

@@ -48,6 +48,10 @@ class ChainClock:
         self._asks = not trusted and wall() - last_block_ms > MAX_FORWARD_AT_OPEN_MS
         self._last_block_ms = last_block_ms
 
+    def learn(self, block_ms: int) -> None:
+        """Another chain of the same machine has a block of that time: the clock was right then."""
+        self._asks = self._asks and self._wall() - block_ms > MAX_FORWARD_AT_OPEN_MS
+
     def now_ms(self) -> int:
         """The wall clock."""
         return self._wall()
@@ -59,6 +63,10 @@ class ChainClock:
     def judging_ms(self, last_block_ms: int) -> int:
         """The moment a read is judged at: the later of clock and newest block."""
         return max(self._wall(), last_block_ms)
+
+    def ahead_ms(self, last_block_ms: int) -> int:
+        """How far it is ahead; 0 when it is not."""
+        return max(0, self._wall() - last_block_ms)
 
     def behind_ms(self, last_block_ms: int) -> int:
         """How far the wall clock is behind the newest block; 0 when it is not."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import typer
 
-from ehrfast.cli import backup, binary, consent, demo, evidence, export, forget, keys, operate, records, witness
+from ehrfast.cli import backup, binary, clock, consent, demo, evidence, export, forget, keys, operate, records, witness
 
 _SETTINGS: Final[dict[str, Any]] = {
     "no_args_is_help": True,
@@ -72,6 +72,11 @@ _config = typer.Typer(**_SETTINGS, help="What a node has written down about itse
 _config.command("show")(operate.show_config)
 _config.command("set")(operate.set_config)
 app.add_typer(_config, name="config")
+
+_clock = typer.Typer(**_SETTINGS, help="The clock that block time comes from.")
+_clock.command("show")(clock.show)
+_clock.command("trust")(clock.trust)
+app.add_typer(_clock, name="clock")
 
 _blobs = typer.Typer(**_SETTINGS, help="Sealed items that lie beside the log.")
 _blobs.command("gc")(operate.collect_blobs)

@@ -55,6 +55,7 @@ _ADVICE: Final = {
     "node.settings_damaged": "node.json is not what ehrfast wrote; put a copy back, it is not edited by hand",
     "root_key.missing": "the node's root key is not where it was when the node was made",
     "root_key.exposed": "others may read the root key file; chmod 600 it first",
+    "clock.unsteady": "the clock has jumped; when it is right, ehrfast clock trust says so",
     "record.unknown": "there is no such record, or none that this identity may know of",
     "access.not_a_reader": "this identity may read no record at all",
     "identity.unknown": "no identity of that id is enrolled here; ehrfast keys list names them",

@@ -16,8 +16,8 @@ IDENTITY_SYSTEM: Final = "urn:ehrfast:identity"
 SUBJECT_SYSTEM: Final = "urn:ehrfast:subject"
 _PURPOSE_SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 
-Interaction = Literal["read", "vread", "search", "history", "create", "update", "prove", "export"]
-_ACTIONS: Final = {"create": "C", "update": "U", "search": "E", "export": "E"}
+Interaction = Literal["read", "vread", "search", "history", "create", "update", "prove", "export", "operation"]
+_ACTIONS: Final = {"create": "C", "update": "U", "search": "E", "export": "E", "operation": "E"}
 _OUTCOMES: Final = {"success": "0", "denied": "4"}
 
 

@@ -235,6 +235,9 @@ class Node:
             if lock is not None:
                 lock.release()
             raise
+        newest_ms = max(chain.published.time_ms for chain in chains.values())
+        for chain in chains.values():
+            chain.clock.learn(newest_ms)
         node = Node(path, settings, keys, lock, chains)
         try:
             node._enrol_missing_gateways()
@@ -641,6 +644,23 @@ class Node:
         self._require_usable()
         if self._lock is None:
             raise UnavailableError("chain.read_only")
+
+    def trust_clock(self) -> int:
+        """The operator's word that this machine's clock is right although it jumped.
+
+        An audit event in the organisation's log says so, in a block of the present time: the next open asks no more.
+
+        Returns:
+            Height of that block, or of the one that was newest by then.
+
+        Raises:
+            UnavailableError: ``chain.read_only``, ``store.…``.
+        """
+        self._require_writing()
+        for chain in self._chains.values():
+            chain.clock.trust()
+        self._gate.audit_operation(self.settings.administrator, "clock.trusted")
+        return self._chain.published.height
 
     def witnesses(self) -> list[WitnessState]:
         """The witnesses this node asks, and how each stands to the main chain."""
