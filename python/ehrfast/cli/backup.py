@@ -129,7 +129,8 @@ def restore(
     witness knows is refused. The node opens for reading; for writing once a witness has cosigned its head here, or
     with --checkpoint, or later by 'ehrfast backup confirm'.
 
-    The key comes from --share, once for each of the K shares, or from --key and the passphrase in EHRFAST_BACKUP_PASSPHRASE.
+    The key comes from --share, once for each of the K shares, or from --key and the passphrase in
+    EHRFAST_BACKUP_PASSPHRASE.
 
     \b
     Example: ehrfast restore TARGET new.ehr --share share-01.txt --share share-03.txt --share share-05.txt
