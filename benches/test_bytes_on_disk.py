@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ehrfast import Node
 
 from benches.say import tell
-from benches.workload import QUICK, CounterChain, bytes_below, fhir_files
+from benches.workload import QUICK, CounterChain, bytes_below, fhir_files, node_with_blobs
 
 TRANSACTIONS = 4_096 if QUICK else 102_400
 BATCH = 20_480
@@ -32,23 +33,29 @@ def test_small_transactions(benchmark: Any, tmp_path: Path) -> None:
     tell(benchmark, "bytes_on_disk", "a small transaction, beyond its signed bytes", "ehrfast", beyond, "B", params)
 
 
-def test_resources(benchmark: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", [False, True], ids=["in the log", "blobs"])
+def test_resources(benchmark: Any, tmp_path: Path, beside: bool) -> None:
     kind, files = fhir_files(tmp_path / "fhir")
     Node.create(tmp_path / "empty", organisation="Bench").close()
-    with Node.create(tmp_path / "node", organisation="Bench") as node:
+    folder = tmp_path / "node"
+    with node_with_blobs(folder) if beside else Node.create(folder, organisation="Bench") as node:
         report = benchmark.pedantic(node.import_fhir, args=files, rounds=1)
+        blobs = sum(1 for _ in node.blobs.list())
         sealed = sealed_bytes(node)
-    grown = bytes_below(tmp_path / "node") - bytes_below(tmp_path / "empty")
+    grown = bytes_below(folder) - bytes_below(tmp_path / "empty")
     each = sealed / report.resources
-    params = f"{report.resources:,} resources of {kind}, sealed {each:,.0f} B each; the whole folder"
-    tell(benchmark, "bytes_on_disk", "by sealed payload of a resource", "ehrfast", grown / sealed, "x", params)
+    params = f"{report.resources:,} resources of {kind}, sealed {each:,.0f} B each; the whole folder, {blobs:,} blobs"
+    variant = "by sealed payload of a resource" + (", claims as blobs" if beside else "")
+    tell(benchmark, "bytes_on_disk", variant, "ehrfast", grown / sealed, "x", params)
 
 
 def sealed_bytes(node: Node) -> int:
-    """Bytes of all packs on the main chain."""
+    """Bytes of all items and wraps, in the log and beside it."""
     chain = node.chain
-    total = 0
+    total = sum(each.bytes for each in node.blobs.list())
     for height in range(chain.published.height + 1):
         frame = chain.segments.read(height)
-        total += sum(frame.pack(root).size for root in frame.pack_roots)
+        for pack in map(frame.stored_pack, frame.pack_roots):
+            for position in range(len(pack)):
+                total += len(pack.item(position) or b"") + len(pack.wraps(position) or b"")
     return total

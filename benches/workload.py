@@ -168,6 +168,17 @@ def fhir_files(folder: Path) -> tuple[str, list[Path]]:
     return "generated", made
 
 
+BESIDE = ("Claim", "ExplanationOfBenefit")
+"""Types that the variants with blobs keep beside the log, one synced file each."""
+
+
+def node_with_blobs(folder: Path) -> Node:
+    """A new node that keeps claims beside the log."""
+    Node.create(folder, organisation="Bench").close()
+    Node.configure(folder, placement=dict.fromkeys(BESIDE, "blob"))
+    return Node.open(folder)
+
+
 def import_once(node: Node, files: Sequence[Path]) -> int:
     """Imports the files into a new node; gives the records made, without resources that stand twice in the files."""
     report = node.import_fhir(*files)
