@@ -11,7 +11,8 @@ import pytest
 from conftest import code_of
 from ehrfast._core import keyed_digest
 from ehrfast.errors import CorruptionError, InvalidInputError, UnavailableError
-from ehrfast.records.blobs import BlobSettings, BlobStore, blob_stores, open_blob_store
+from ehrfast.records.blobs import BlobSettings, BlobStore, blob_stores, open_blob_store, store
+from ehrfast.records.blobs.local import LocalBlobStore
 
 from tests.s3 import S3Server
 
@@ -119,6 +120,40 @@ def test_a_missing_blob_is_named(kept: Kept) -> None:
     kept.store.delete(digest)
     assert not kept.store.exists(digest)
     assert list(kept.store.list()) == []
+
+
+def test_many_are_deleted_and_what_is_not_there_is_fine(kept: Kept) -> None:
+    blobs = [_blob(number) for number in range(5)]
+    kept.store.put_many(blobs)
+    kept.store.delete_many([])
+    kept.store.delete_many([digest for digest, _ in blobs[:4]] + [bytes(32)])
+    assert [each.digest for each in kept.store.list()] == [blobs[4][0]]
+
+
+@pytest.mark.parametrize("size", [0, 1000, 1001, 2500])
+def test_a_blob_is_copied_whole_or_not_at_all(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Above 1,000 bytes here as a stream; both ways."""
+    monkeypatch.setattr(store, "_STEP_BYTES", 1000)
+    other, (digest, data) = LocalBlobStore(tmp_path / "other"), _blob(8, size)
+    other.put(digest, data)
+    kept.store.copy_from(other, digest)
+    assert kept.store.get(digest) == b"".join(kept.store.read_through(digest)) == data
+    assert kept.store.fault(digest) is None
+    other.delete(digest)
+    kept.store.copy_from(other, digest)  # it is there
+    kept.change(digest, data + b"x")
+    assert kept.store.fault(digest) == "blob.damaged"
+    with pytest.raises(CorruptionError, match=r"blob\.damaged"):
+        other.copy_from(kept.store, digest)
+    assert not other.exists(digest)
+    other.put(digest, data)
+    kept.store.copy_from(other, digest)
+    assert kept.store.get(digest) == data
+    with pytest.raises(CorruptionError, match=r"blob\.missing"):
+        kept.store.copy_from(other, bytes(32))
+    assert kept.unfinished() == 0
 
 
 def test_a_stream_gets_its_name_at_the_end(kept: Kept) -> None:

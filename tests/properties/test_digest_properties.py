@@ -233,3 +233,14 @@ assert np.array_equal(_core.blake3_digests(data, offsets), before)
 def test_a_forked_child_makes_threads_of_its_own() -> None:
     done = run(FORK, EHRFAST_THREADS="3")
     assert done.returncode == 0, done.stderr
+
+
+@given(parts=st.lists(st.binary(max_size=3000), max_size=6))
+def test_a_keyed_digest_bit_by_bit_is_that_of_the_whole(parts: list[bytes]) -> None:
+    hasher = _core.KeyedHasher("pack-item")
+    for number, part in enumerate(parts):
+        assert hasher.digest() == _core.keyed_digest("pack-item", b"".join(parts[:number]))
+        hasher.update(part)
+    assert hasher.digest() == _core.keyed_digest("pack-item", b"".join(parts))
+    with pytest.raises(InvalidInputError, match=r"digest\.unknown_use"):
+        _core.KeyedHasher("nothing")
